@@ -1,0 +1,96 @@
+//! How a command ends.
+
+use std::io;
+
+use serde_json::json;
+
+/// The exit codes of `syncline device`; `--help` lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done. Conflicts that policies resolved are no failure.
+    Success = 0,
+    /// Failed, for a reason that no other code names.
+    Failure = 1,
+    /// The command or its input is wrong, or over a limit that this device knows.
+    Usage = 2,
+    /// Synced, and a question of the policy `ask` waits for an answer.
+    Unresolved = 3,
+    /// Synced, and the server refused changes, which are parked.
+    Rejected = 4,
+    /// The server did not answer in time; all changes are kept.
+    Offline = 5,
+    /// No token, or the server does not take it; all changes are kept.
+    NotSignedIn = 6,
+    /// There is no such record, dataset or entry.
+    NotFound = 7,
+}
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CliError {
+    /// Say it differently.
+    #[error("{0}")]
+    Usage(String),
+    /// Write less.
+    #[error("{0}")]
+    LimitExceeded(String),
+    /// Sign in, or sign in again.
+    #[error("{0}")]
+    NotSignedIn(String),
+    /// Try again later.
+    #[error("{0}")]
+    Offline(String),
+    /// Look at what there is.
+    #[error("{0}")]
+    NotFound(String),
+    /// The server will not take requests of this version: upgrade.
+    #[error("{0}")]
+    UpgradeRequired(String),
+    /// Needs a person.
+    #[error("{0}")]
+    Failed(String),
+    /// Whoever reads our output has stopped.
+    #[error("the output was closed")]
+    OutputClosed,
+}
+
+impl CliError {
+    pub(super) const fn exit(&self) -> Exit {
+        match self {
+            Self::Usage(_) | Self::LimitExceeded(_) => Exit::Usage,
+            Self::NotSignedIn(_) => Exit::NotSignedIn,
+            Self::Offline(_) => Exit::Offline,
+            Self::NotFound(_) => Exit::NotFound,
+            Self::UpgradeRequired(_) | Self::Failed(_) => Exit::Failure,
+            Self::OutputClosed => Exit::Success,
+        }
+    }
+
+    /// A stable code, with the names of the wire where it has one.
+    const fn code(&self) -> &'static str {
+        match self {
+            Self::Usage(_) => "InvalidParameter",
+            Self::LimitExceeded(_) => "LimitExceeded",
+            Self::NotSignedIn(_) => "NotAuthorized",
+            Self::Offline(_) => "Offline",
+            Self::NotFound(_) => "ResourceNotFound",
+            Self::UpgradeRequired(_) => "UpgradeRequired",
+            Self::Failed(_) | Self::OutputClosed => "InternalError",
+        }
+    }
+
+    /// The error as `--json` prints it.
+    pub(super) fn to_json(&self) -> String {
+        json!({"error": {"code": self.code(), "message": self.to_string()}}).to_string()
+    }
+}
+
+impl From<io::Error> for CliError {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::OutputClosed;
+        }
+        Self::Failed(format!("reading or writing failed: {error}"))
+    }
+}

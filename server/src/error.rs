@@ -1,0 +1,57 @@
+//! What a use case says when it cannot do what was asked. `http` turns it into an answer, in one place.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use sync_core::protocol::{ErrorBody, code};
+
+/// Why a request, or its part for one dataset, is not served. The variants say what the caller can do.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// Sign in, or sign in again.
+    #[error("{0}")]
+    NotAuthorized(String),
+    /// This caller may not do this.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The request is wrong; sending it again does not help.
+    #[error("{0}")]
+    InvalidParameter(String),
+    /// More than a limit allows; send less.
+    #[error("{0}")]
+    LimitExceeded(String),
+    /// Come again after that many milliseconds.
+    #[error("too many requests at once; come again later")]
+    TooManyRequests {
+        /// How long to wait.
+        retry_after_ms: u64,
+    },
+    /// The client is too old for this server.
+    #[error("this server does not speak protocol version {version} any more; update the app")]
+    UpgradeRequired {
+        /// What the client speaks.
+        version: u32,
+    },
+    /// The server's fault. What happened is logged, not told.
+    #[error("the server failed")]
+    Internal(#[source] Arc<dyn Error + Send + Sync>),
+}
+
+impl ServiceError {
+    /// The stable code on the wire.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::NotAuthorized(_) | Self::Forbidden(_) => code::NOT_AUTHORIZED,
+            Self::InvalidParameter(_) => code::INVALID_PARAMETER,
+            Self::LimitExceeded(_) => code::LIMIT_EXCEEDED,
+            Self::TooManyRequests { .. } => code::TOO_MANY_REQUESTS,
+            Self::UpgradeRequired { .. } => code::UPGRADE_REQUIRED,
+            Self::Internal(_) => code::INTERNAL_ERROR,
+        }
+    }
+
+    /// The error as it is told to the client.
+    pub fn body(&self) -> ErrorBody {
+        ErrorBody { code: self.code().to_owned(), message: self.to_string() }
+    }
+}

@@ -1,0 +1,86 @@
+//! The use cases: what the server does, whatever asks for it and wherever data are kept.
+//!
+//! **Architecture invariant:** nothing in here knows HTTP, a database, an async runtime, the time or chance. The
+//! simulator polls these futures by itself.
+
+mod datasets;
+mod line;
+mod pull;
+mod push;
+mod sync;
+
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+use sync_core::model::{Limits, limits};
+
+use crate::clock::{Clock, RandomSource, Sleep};
+use crate::service::datasets::Creations;
+use crate::service::push::PushQueues;
+use crate::store::Store;
+
+/// What the service works with.
+#[derive(Clone)]
+pub struct ServiceParts {
+    /// Where data are kept.
+    pub store: Arc<dyn Store>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Where random bytes come from.
+    pub random: Arc<dyn RandomSource>,
+    /// How to wait.
+    pub sleep: Arc<dyn Sleep>,
+}
+
+/// What an operator may choose.
+#[derive(Clone, Debug)]
+pub struct ServiceSettings {
+    /// The limits of this server.
+    pub limits: Limits,
+    /// How long a tombstone is kept, in milliseconds.
+    pub tombstone_age_ms: i64,
+    /// How often a push is planned that other commits overtake, before its device is asked to come again.
+    pub push_attempts_max: u32,
+    /// Keys and values in one answer, in bytes. Datasets that find no room are asked for again.
+    pub response_bytes_max: usize,
+}
+
+impl Default for ServiceSettings {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            tombstone_age_ms: limits::TOMBSTONE_AGE_MS,
+            push_attempts_max: 8,
+            response_bytes_max: 8 << 20,
+        }
+    }
+}
+
+/// The use cases over one store.
+pub struct Service {
+    parts: ServiceParts,
+    settings: ServiceSettings,
+    limits_version: u32,
+    queues: PushQueues,
+    creations: Creations,
+}
+
+impl Service {
+    /// The service over these parts.
+    pub fn new(parts: ServiceParts, settings: ServiceSettings) -> Self {
+        let limits_version = limits_version(&settings.limits);
+        Self { parts, settings, limits_version, queues: PushQueues::default(), creations: Creations::default() }
+    }
+
+    /// What an operator chose.
+    pub const fn settings(&self) -> &ServiceSettings {
+        &self.settings
+    }
+}
+
+/// Names limits: the same ones have the same number on every server.
+fn limits_version(limits: &Limits) -> u32 {
+    let bytes = rmp_serde::to_vec_named(limits).expect("limits have no unencodable parts");
+    let hash = Sha256::digest(bytes);
+    u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]])
+}

@@ -1,0 +1,173 @@
+//! What is done to datasets as a whole: listing, creating within limits, deleting, fencing, purging.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use sync_core::merge::push::{PushContext, plan_delete, plan_purge};
+use sync_core::model::{DatasetName, DeviceId, EpochReason, Owner, Position, SyncCount, Timestamp};
+
+use crate::clock::Draw;
+use crate::error::ServiceError;
+use crate::service::Service;
+use crate::store::{CommitOutcome, DatasetAddress, Touched};
+
+/// How many datasets each owner is about to create.
+#[derive(Default)]
+pub(crate) struct Creations(Mutex<BTreeMap<Owner, usize>>);
+
+/// One dataset that may be created, until the commit that does so.
+pub(crate) struct Creation<'a> {
+    creations: &'a Creations,
+    owner: &'a Owner,
+}
+
+/// Datasets that are read from the store at once, when all of them are gone over.
+const ADDRESSES_TOGETHER: usize = 1_000;
+/// Commits that wait for the store at once, when all datasets are gone over.
+const COMMITS_TOGETHER: usize = 64;
+/// Tombstones that are purged in one step, so that pushes do not wait for long.
+const TOMBSTONES_TOGETHER: usize = 10_000;
+
+impl Service {
+    /// The names of all datasets of an owner.
+    pub(crate) async fn names(&self, owner: &Owner) -> Result<Vec<DatasetName>, ServiceError> {
+        let mut names: Vec<DatasetName> = Vec::new();
+        loop {
+            let more = self.parts.store.datasets(owner, names.last(), ADDRESSES_TOGETHER).await?;
+            let complete = more.len() < ADDRESSES_TOGETHER;
+            names.extend(more);
+            if complete {
+                return Ok(names);
+            }
+        }
+    }
+
+    /// Makes room for one more dataset of an owner. Nothing: it has as many as it may.
+    pub(crate) async fn begin_creation<'a>(
+        &'a self,
+        owner: &'a Owner,
+    ) -> Result<Option<Creation<'a>>, ServiceError> {
+        let datasets_max = self.settings.limits.datasets_max;
+        for attempt in 0..self.settings.push_attempts_max {
+            let creation = self.creations.begin(owner);
+            let existing = self.parts.store.datasets(owner, None, datasets_max).await?.len();
+            if existing >= datasets_max {
+                return Ok(None);
+            }
+            // The others may be in both numbers; then it is known when they are through.
+            if existing + self.creations.of(owner) <= datasets_max {
+                return Ok(Some(creation));
+            }
+            drop(creation);
+            self.parts.sleep.sleep(self.jitter_ms(attempt)).await;
+        }
+        Err(self.come_again())
+    }
+
+    /// Deletes a dataset if it is still at `cursor`; says whether it is gone.
+    pub(crate) async fn delete(
+        &self,
+        dataset: &DatasetAddress,
+        cursor: Option<Position>,
+        device: DeviceId,
+    ) -> Result<bool, ServiceError> {
+        let head = self.parts.store.view(dataset, &Touched::default()).await?.head;
+        if !head.exists() && head.lineage.position() == cursor {
+            return Ok(true);
+        }
+        if head.lineage.position() != cursor {
+            return Ok(false);
+        }
+        let mut random = Draw(&*self.parts.random);
+        let now = self.parts.clock.now();
+        let mut context = PushContext { now, random: &mut random, limits: &self.settings.limits };
+        let commit = plan_delete(&head, Some(device), &mut context);
+        // Stale: it has moved on since it was read, so it is not where the cursor says.
+        Ok(self.parts.store.commit(dataset, commit).await? == CommitOutcome::Written)
+    }
+
+    /// Opens an epoch in every dataset, because the store was put back from a backup. Says how many there are.
+    ///
+    /// # Errors
+    /// If the store fails; then some datasets are fenced, and it does no harm to begin again.
+    pub async fn fence(&self, why: EpochReason) -> Result<usize, ServiceError> {
+        let mut fenced = 0;
+        let mut after: Option<DatasetAddress> = None;
+        loop {
+            let addresses = self.parts.store.addresses(after.as_ref(), ADDRESSES_TOGETHER).await?;
+            let Some(last) = addresses.last() else { return Ok(fenced) };
+            after = Some(last.clone());
+            let fence = |address| async move { self.fence_one(&address, why).await };
+            let each = stream::iter(addresses).map(fence).buffered(COMMITS_TOGETHER);
+            fenced += each.try_fold(0, async |sum, fenced| Ok(sum + usize::from(fenced))).await?;
+        }
+    }
+
+    async fn fence_one(&self, dataset: &DatasetAddress, why: EpochReason) -> Result<bool, ServiceError> {
+        for _ in 0..self.settings.push_attempts_max {
+            let head = self.parts.store.view(dataset, &Touched::default()).await?.head;
+            if head.lineage.position().is_none() {
+                return Ok(false);
+            }
+            if self.open_epoch(dataset, &head, why).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Err(self.come_again())
+    }
+
+    /// Purges tombstones older than the retention. Says in how many steps, each of one dataset.
+    ///
+    /// # Errors
+    /// If the store fails; the next run goes on.
+    pub async fn purge(&self) -> Result<usize, ServiceError> {
+        let before = self.parts.clock.now().plus_ms(-self.settings.tombstone_age_ms);
+        let mut steps = 0;
+        loop {
+            let purged = self.purge_step(before).await?;
+            if purged == 0 {
+                return Ok(steps);
+            }
+            steps += purged;
+        }
+    }
+
+    async fn purge_step(&self, before: Timestamp) -> Result<usize, ServiceError> {
+        let old = self.parts.store.old_tombstones(before, TOMBSTONES_TOGETHER).await?;
+        let purge = |(dataset, floor): (DatasetAddress, SyncCount)| async move {
+            let head = self.parts.store.view(&dataset, &Touched::default()).await?.head;
+            let outcome = self.parts.store.commit(&dataset, plan_purge(&head, floor)).await?;
+            Ok::<_, ServiceError>(outcome == CommitOutcome::Written)
+        };
+        let each = stream::iter(old).map(purge).buffered(COMMITS_TOGETHER);
+        each.try_fold(0, async |sum, purged| Ok(sum + usize::from(purged))).await
+    }
+}
+
+impl Creations {
+    fn begin<'a>(&'a self, owner: &'a Owner) -> Creation<'a> {
+        *self.lock().entry(owner.clone()).or_default() += 1;
+        Creation { creations: self, owner }
+    }
+
+    fn of(&self, owner: &Owner) -> usize {
+        self.lock().get(owner).copied().unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Owner, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Creation<'_> {
+    fn drop(&mut self) {
+        let mut creations = self.creations.lock();
+        if let Some(count) = creations.get_mut(self.owner) {
+            *count -= 1;
+            if *count == 0 {
+                creations.remove(self.owner);
+            }
+        }
+    }
+}

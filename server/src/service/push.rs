@@ -1,0 +1,269 @@
+//! Pushing: whoever comes first leads, and takes all pushes along that wait for the same dataset.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sync_core::merge::push::{Answer, Outcome, Planned, PushContext, PushPlan, Refusal, View, plan_push};
+use sync_core::model::Limits;
+use sync_core::protocol::{GroupAnswer, GroupStatus, Overwritten, Push, PushAnswer, code};
+use tokio::sync::oneshot;
+
+use crate::clock::Draw;
+use crate::error::ServiceError;
+use crate::service::Service;
+use crate::service::line::{LineVerdict, Standing};
+use crate::store::{CommitOutcome, DatasetAddress, Touched};
+
+/// What became of a push.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Pushed {
+    /// It was looked at.
+    Answered(PushAnswer),
+    /// It was not looked at, because its device does not stand on the line; the pull says so.
+    OffLine,
+}
+
+/// A push, and what its device stands on.
+#[derive(Clone, Debug)]
+pub(crate) struct PushRequest {
+    pub(crate) standing: Standing,
+    pub(crate) push: Push,
+}
+
+type PushResult = Result<Pushed, ServiceError>;
+
+struct Waiting {
+    request: Arc<PushRequest>,
+    answer: oneshot::Sender<PushResult>,
+}
+
+/// The pushes to one dataset.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<VecDeque<Waiting>>,
+    /// Held by the one that leads.
+    turn: tokio::sync::Mutex<()>,
+}
+
+/// The pushes to all datasets that are being pushed to.
+#[derive(Default)]
+pub(crate) struct PushQueues(Mutex<BTreeMap<DatasetAddress, Arc<Queue>>>);
+
+/// A queue that goes with the last one who needs it, even if its future is dropped.
+struct OpenQueue<'a> {
+    queues: &'a PushQueues,
+    dataset: &'a DatasetAddress,
+    queue: Arc<Queue>,
+}
+
+/// Patches that are planned together at most, unless a single push has more.
+const PATCHES_TOGETHER_MAX: usize = 10_000;
+/// Pushes that are planned together at most.
+const PUSHES_TOGETHER_MAX: usize = 256;
+
+impl Service {
+    /// Pushes. If the future is dropped, the push may or may not have been written; a repeat is recognised.
+    pub(crate) async fn push(&self, dataset: &DatasetAddress, request: PushRequest) -> PushResult {
+        let request = Arc::new(request);
+        let open = self.queues.open(dataset);
+        loop {
+            let (answer, mut answered) = oneshot::channel();
+            lock(&open.queue.waiting).push_back(Waiting { request: Arc::clone(&request), answer });
+            let result = tokio::select! {
+                biased;
+                result = &mut answered => result,
+                turn = open.queue.turn.lock() => {
+                    let result = self.lead_until(dataset, &open.queue, answered).await;
+                    drop(turn);
+                    result
+                }
+            };
+            // An error: the request that led was given up by its client. Push again; what was written is recognised.
+            if let Ok(result) = result {
+                return result;
+            }
+        }
+    }
+
+    async fn lead_until(
+        &self,
+        dataset: &DatasetAddress,
+        queue: &Queue,
+        mut own: oneshot::Receiver<PushResult>,
+    ) -> Result<PushResult, oneshot::error::RecvError> {
+        loop {
+            match own.try_recv() {
+                Ok(result) => return Ok(result),
+                Err(oneshot::error::TryRecvError::Closed) => return own.await,
+                Err(oneshot::error::TryRecvError::Empty) => {}
+            }
+            let batch = queue.take();
+            let requests: Vec<&PushRequest> = batch.iter().map(|waiting| &*waiting.request).collect();
+            let results = self.push_together(dataset, &requests).await;
+            for (at, waiting) in batch.into_iter().enumerate() {
+                let result = match &results {
+                    Ok(results) => Ok(results[at].clone()),
+                    Err(error) => Err(error.clone()),
+                };
+                // Nobody waits any more: the client went away, and will push again.
+                drop(waiting.answer.send(result));
+            }
+        }
+    }
+
+    /// Plans pushes in turn on one view and commits them together; again on a new view if another commit came between.
+    async fn push_together(
+        &self,
+        dataset: &DatasetAddress,
+        requests: &[&PushRequest],
+    ) -> Result<Vec<Pushed>, ServiceError> {
+        let touched = touched(requests);
+        for attempt in 0..self.settings.push_attempts_max {
+            let mut view = self.parts.store.view(dataset, &touched).await?;
+            let creation = if view.head.exists() { None } else { Some(self.begin_creation(&dataset.owner).await?) };
+            let expected = view.head.lineage.position();
+            let mut planned = Planned::default();
+            let full = creation.as_ref().is_some_and(Option::is_none);
+            let results = self.plan_together(&mut view, &mut planned, requests, full);
+            if planned.is_empty() {
+                return Ok(results);
+            }
+            let count = view.head.lineage.count;
+            match self.parts.store.commit(dataset, planned.into_commit(expected, &view)).await? {
+                CommitOutcome::Written => {
+                    tracing::debug!(dataset.name = %dataset.name, sync_count = count.0, pushes = requests.len(),
+                        "accepted pushes to dataset `{}`", dataset.name);
+                    return Ok(results);
+                }
+                CommitOutcome::Stale => self.parts.sleep.sleep(self.jitter_ms(attempt)).await,
+            }
+        }
+        Err(self.come_again())
+    }
+
+    fn plan_together(
+        &self,
+        view: &mut View,
+        planned: &mut Planned,
+        requests: &[&PushRequest],
+        full: bool,
+    ) -> Vec<Pushed> {
+        let limits = &self.settings.limits;
+        let mut random = Draw(&*self.parts.random);
+        let mut context = PushContext { now: self.parts.clock.now(), random: &mut random, limits };
+        let plan = |request: &&PushRequest| {
+            let Push { device, sequence, groups } = &request.push;
+            if request.standing.check_line(&view.head) != LineVerdict::On {
+                return Pushed::OffLine;
+            }
+            if full {
+                // Not remembered: there may be room when it is sent again.
+                let refused = || Outcome::Refused(Refusal::Limit(too_many_datasets(limits)));
+                let outcomes = groups.iter().map(|_| refused()).collect();
+                return Pushed::Answered(answer(*sequence, Answer { ack: view.head.lineage.position(), outcomes }));
+            }
+            Pushed::Answered(match plan_push(view, planned, *device, *sequence, groups, &mut context) {
+                PushPlan::Accept(accepted) | PushPlan::Repeat(accepted) => answer(*sequence, accepted),
+                PushPlan::Copied => PushAnswer { sequence: *sequence, copied: true, ack: None, groups: Vec::new() },
+            })
+        };
+        requests.iter().map(plan).collect()
+    }
+
+    /// How long to wait before planning again: more each time, and never the same for two.
+    pub(crate) fn jitter_ms(&self, attempt: u32) -> u64 {
+        let mut byte = [0];
+        self.parts.random.fill(&mut byte);
+        1 + (u64::from(byte[0]) << attempt.min(4)) / 64
+    }
+
+    /// What a device is told whose push was overtaken again and again.
+    pub(crate) fn come_again(&self) -> ServiceError {
+        ServiceError::TooManyRequests { retry_after_ms: 100 + self.jitter_ms(4) * 10 }
+    }
+}
+
+impl PushQueues {
+    fn open<'a>(&'a self, dataset: &'a DatasetAddress) -> OpenQueue<'a> {
+        let queue = Arc::clone(lock(&self.0).entry(dataset.clone()).or_default());
+        OpenQueue { queues: self, dataset, queue }
+    }
+}
+
+impl Drop for OpenQueue<'_> {
+    fn drop(&mut self) {
+        let mut queues = lock(&self.queues.0);
+        // The map's and this one.
+        if Arc::strong_count(&self.queue) == 2 {
+            queues.remove(self.dataset);
+        }
+    }
+}
+
+impl Queue {
+    /// Takes the pushes that are planned next, without those that nobody waits for any more.
+    fn take(&self) -> Vec<Waiting> {
+        let mut waiting = lock(&self.waiting);
+        let mut batch = Vec::new();
+        let mut patches = 0;
+        while let Some(next) = waiting.pop_front() {
+            if next.answer.is_closed() {
+                continue;
+            }
+            patches += next.request.push.groups.iter().map(|group| group.patches.len()).sum::<usize>();
+            if !batch.is_empty() && (patches > PATCHES_TOGETHER_MAX || batch.len() >= PUSHES_TOGETHER_MAX) {
+                waiting.push_front(next);
+                break;
+            }
+            batch.push(next);
+        }
+        batch
+    }
+}
+
+fn touched(requests: &[&PushRequest]) -> Touched {
+    let mut touched = Touched::default();
+    for PushRequest { push, .. } in requests {
+        touched.pushes.entry(push.device).or_default().insert(push.sequence);
+        for group in &push.groups {
+            touched.changes.insert(group.change_id);
+            touched.keys.extend(group.patches.iter().map(|patch| patch.key.clone()));
+        }
+    }
+    touched
+}
+
+fn too_many_datasets(limits: &Limits) -> String {
+    format!("an identity has at most {} datasets", limits.datasets_max)
+}
+
+fn answer(sequence: u64, Answer { ack, outcomes }: Answer) -> PushAnswer {
+    PushAnswer { sequence, copied: false, ack, groups: outcomes.into_iter().map(group_answer).collect() }
+}
+
+fn group_answer(outcome: Outcome) -> GroupAnswer {
+    let verdict = |status| GroupAnswer { status, code: None, message: None, overwritten: Vec::new() };
+    match outcome {
+        Outcome::Applied { merged: false, overwritten: _ } => verdict(GroupStatus::Applied),
+        Outcome::Applied { merged: true, overwritten } => GroupAnswer {
+            overwritten: overwritten.into_iter().map(|(key, path, value)| Overwritten { key, path, value }).collect(),
+            ..verdict(GroupStatus::Merged)
+        },
+        Outcome::Conflict { keys: _ } => verdict(GroupStatus::Conflict),
+        Outcome::Refused(refusal) => GroupAnswer {
+            code: Some(
+                match refusal {
+                    Refusal::Limit(_) => code::LIMIT_EXCEEDED,
+                    Refusal::Invalid(_) => code::INVALID_PARAMETER,
+                }
+                .to_owned(),
+            ),
+            message: Some(refusal.to_string()),
+            ..verdict(GroupStatus::Refused)
+        },
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

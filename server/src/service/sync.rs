@@ -1,0 +1,166 @@
+//! `POST /v1/sync`: one round trip that pushes and pulls several datasets.
+
+use std::collections::BTreeSet;
+
+use futures_util::{StreamExt as _, stream};
+use sync_core::model::{DeviceId, SyncCount, limits};
+use sync_core::protocol::{DatasetRequest, DatasetResponse, PROTOCOL_VERSION, SyncRequest, SyncResponse};
+
+use crate::auth::policy::{Action, Caller, authorize};
+use crate::error::ServiceError;
+use crate::service::Service;
+use crate::service::line::Standing;
+use crate::service::pull::Pulled;
+use crate::service::push::{PushRequest, Pushed};
+use crate::store::DatasetAddress;
+
+/// The oldest protocol version that is served.
+const PROTOCOL_VERSION_MIN: u32 = 1;
+/// Datasets of one request that are pushed to at once.
+const PUSHES_AT_ONCE: usize = 64;
+
+/// A dataset of a request after its push.
+struct Half {
+    address: DatasetAddress,
+    request: DatasetRequest,
+    response: DatasetResponse,
+    /// Whether there is nothing more to say.
+    complete: bool,
+}
+
+impl Service {
+    /// Pushes and pulls. What fails for one dataset is said in its answer, and does not hold up the others.
+    ///
+    /// # Errors
+    /// If the request as a whole cannot be served.
+    pub async fn sync(&self, caller: &Caller, request: SyncRequest) -> Result<SyncResponse, ServiceError> {
+        self.check(caller, &request)?;
+        let SyncRequest { version: _, device, app: _, limits_version, list, datasets } = request;
+        let mut response = SyncResponse {
+            version: PROTOCOL_VERSION,
+            server_time: self.parts.clock.now(),
+            ..SyncResponse::default()
+        };
+        if limits_version != Some(self.limits_version) {
+            response.limits = Some(self.settings.limits.clone());
+            response.limits_version = Some(self.limits_version);
+        }
+        let push = |dataset| self.push_half(caller, device, dataset);
+        let halves: Vec<Half> = stream::iter(datasets).map(push).buffered(PUSHES_AT_ONCE).collect().await;
+        let mut bytes_left = self.settings.response_bytes_max;
+        for half in halves {
+            response.datasets.extend(self.pull_half(half, &mut bytes_left).await);
+        }
+        if list {
+            response.names = Some(self.names(&caller.identity).await?);
+            response.identity = Some(caller.identity.clone());
+        }
+        Ok(response)
+    }
+
+    /// What can be said against the request as a whole.
+    fn check(&self, caller: &Caller, request: &SyncRequest) -> Result<(), ServiceError> {
+        if request.version < PROTOCOL_VERSION_MIN {
+            return Err(ServiceError::UpgradeRequired { version: request.version });
+        }
+        if request.datasets.len() > limits::REQUEST_DATASETS_MAX {
+            let most = limits::REQUEST_DATASETS_MAX;
+            return Err(ServiceError::LimitExceeded(format!("a request names at most {most} datasets")));
+        }
+        let pushes = || request.datasets.iter().filter_map(|dataset| dataset.push.as_ref());
+        let patches: usize = pushes().flat_map(|push| &push.groups).map(|group| group.patches.len()).sum();
+        let patches_max = self.settings.limits.request_patches_max;
+        if patches > patches_max {
+            let text = format!("a request has at most {patches_max} patches, and this one has {patches}");
+            return Err(ServiceError::LimitExceeded(text));
+        }
+        if pushes().any(|push| push.sequence > SyncCount::NEVER.0) {
+            return Err(ServiceError::InvalidParameter("the sequence of a push is below 2^53".to_owned()));
+        }
+        let mut names = BTreeSet::new();
+        for dataset in &request.datasets {
+            if !names.insert((dataset.owner.as_ref().unwrap_or(&caller.identity), &dataset.name)) {
+                let text = format!("the request names dataset `{}` twice", dataset.name);
+                return Err(ServiceError::InvalidParameter(text));
+            }
+        }
+        Ok(())
+    }
+
+    async fn push_half(&self, caller: &Caller, device: DeviceId, mut request: DatasetRequest) -> Half {
+        let owner = request.owner.clone().unwrap_or_else(|| caller.identity.clone());
+        let address = DatasetAddress { owner, name: request.name.clone() };
+        let mut response = DatasetResponse::empty(request.owner.clone(), request.name.clone());
+        let push = request.push.take();
+        let writes = push.is_some() || request.delete;
+        let action = if writes { Action::Write } else { Action::Read };
+        let complete = if authorize(caller, &address.owner, &address.name, action) {
+            let push = push.map(|push| PushRequest { standing: Standing::of(&request), push });
+            self.write(&address, device, &request, push, &mut response).await
+        } else {
+            let text = format!("you may not do this with dataset `{}` of `{}`", address.name, address.owner);
+            Err(ServiceError::Forbidden(text))
+        };
+        let complete = complete.unwrap_or_else(|error| {
+            tell(&mut response, &error);
+            true
+        });
+        Half { address, request, response, complete }
+    }
+
+    /// The push and the deletion; says whether there is nothing left to pull.
+    async fn write(
+        &self,
+        address: &DatasetAddress,
+        device: DeviceId,
+        request: &DatasetRequest,
+        push: Option<PushRequest>,
+        response: &mut DatasetResponse,
+    ) -> Result<bool, ServiceError> {
+        if let Some(push) = push {
+            match self.push(address, push).await? {
+                Pushed::Answered(answer) => response.push = Some(answer),
+                Pushed::OffLine => return Ok(false),
+            }
+        }
+        if request.delete {
+            let deleted = self.delete(address, request.cursor, device).await?;
+            response.deleted = Some(deleted);
+            return Ok(deleted);
+        }
+        Ok(false)
+    }
+
+    async fn pull_half(&self, half: Half, bytes_left: &mut usize) -> Option<DatasetResponse> {
+        let Half { address, request, mut response, complete } = half;
+        if complete {
+            return Some(response);
+        }
+        match self.pull(&address, &request, *bytes_left).await {
+            // The answer is full: the device asks for this dataset again.
+            Ok(pulled) if *bytes_left == 0 && pulled.bytes() > 0 => {
+                tell(&mut response, &ServiceError::TooManyRequests { retry_after_ms: 0 });
+            }
+            Ok(pulled) => {
+                *bytes_left = bytes_left.saturating_sub(pulled.bytes());
+                match pulled {
+                    Pulled::Page(page) => response.page = Some(page),
+                    Pulled::Restart(restart) => response.restart = Some(restart),
+                    Pulled::Reset(reset) => response.reset = Some(reset),
+                    Pulled::Unchanged if response.push.is_none() && response.deleted.is_none() => return None,
+                    Pulled::Unchanged => {}
+                }
+            }
+            Err(error) => tell(&mut response, &error),
+        }
+        Some(response)
+    }
+}
+
+/// Says in a dataset's answer that it cannot be served. What is told to nobody is logged here.
+fn tell(response: &mut DatasetResponse, error: &ServiceError) {
+    if let ServiceError::Internal(source) = error {
+        tracing::error!(dataset.name = %response.name, error = source.as_ref(), "failed to sync dataset `{}`", response.name);
+    }
+    response.error = Some(error.body());
+}

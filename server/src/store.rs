@@ -1,0 +1,128 @@
+//! What a store of datasets promises. The conformance suite is the definition; [`memory`] is the reference.
+//!
+//! **Architecture invariant:** a store decides nothing. It reads at one moment, and writes all or nothing if the
+//! dataset is still where the plan began.
+
+pub mod memory;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use sync_core::merge::push::{Commit, Head, View};
+use sync_core::model::{ChangeId, DatasetName, DeviceId, Owner, Record, RecordKey, SyncCount, Timestamp};
+
+use crate::error::ServiceError;
+
+/// Names a dataset: whose, and which.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DatasetAddress {
+    /// Whose dataset.
+    pub owner: Owner,
+    /// Which dataset.
+    pub name: DatasetName,
+}
+
+/// What a push touches: the part of a dataset that a view is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Records to be read.
+    pub keys: BTreeSet<RecordKey>,
+    /// Pushes, by device and number. Of each device the newest remembered push is read besides.
+    pub pushes: BTreeMap<DeviceId, BTreeSet<u64>>,
+    /// Change ids.
+    pub changes: BTreeSet<ChangeId>,
+}
+
+/// Which records of a dataset are read. They come in order of count and key, without an upper bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordsAfter {
+    /// Only records of higher counts.
+    pub since: SyncCount,
+    /// Only records behind this one.
+    pub after: Option<(SyncCount, RecordKey)>,
+    /// Without tombstones up to this count.
+    pub skip_tombstones_to: SyncCount,
+    /// At most so many records.
+    pub records_max: usize,
+    /// At most so many bytes of keys and values, but always one record.
+    pub bytes_max: usize,
+}
+
+/// Some records of a dataset, and its head at the same moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RecordsRead {
+    /// The dataset as a whole.
+    pub head: Head,
+    /// The records and tombstones.
+    pub records: Vec<Record>,
+    /// Whether there are more behind these.
+    pub has_more: bool,
+}
+
+/// What became of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitOutcome {
+    /// All of it is durable.
+    Written,
+    /// None of it is written: the dataset is not where the commit expected it. Read and plan again.
+    Stale,
+}
+
+/// Why a store did not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Try again later. A commit may or may not have been written; its push memory will tell.
+    #[error("the store is unavailable")]
+    Unavailable(#[source] Box<dyn Error + Send + Sync>),
+    /// Needs a person.
+    #[error("stored data are corrupt: {0}")]
+    Corrupt(String),
+}
+
+impl From<StoreError> for ServiceError {
+    fn from(error: StoreError) -> Self {
+        Self::Internal(Arc::new(error))
+    }
+}
+
+/// A place for datasets. Each method is one round trip.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Reads the head and what is touched, at one moment. A dataset never written has an empty head.
+    async fn view(&self, dataset: &DatasetAddress, touched: &Touched) -> Result<View, StoreError>;
+
+    /// Reads records and the head, at one moment. Costs what is returned, not what exists.
+    async fn records_after(&self, dataset: &DatasetAddress, range: &RecordsAfter) -> Result<RecordsRead, StoreError>;
+
+    /// Writes all of `commit` durably, or nothing if the dataset is no longer at `commit.expected`: epoch, count and
+    /// tag are compared.
+    ///
+    /// A purge moves none of these, so the stored floor is raised to the commit's and never lowered: a push that was
+    /// planned before the purge does not take it back.
+    async fn commit(&self, dataset: &DatasetAddress, commit: Commit) -> Result<CommitOutcome, StoreError>;
+
+    /// Names of the datasets of an owner that exist, in order, behind `after`.
+    async fn datasets(
+        &self,
+        owner: &Owner,
+        after: Option<&DatasetName>,
+        names_max: usize,
+    ) -> Result<Vec<DatasetName>, StoreError>;
+
+    /// Addresses of everything that was ever written, deleted datasets too, in order, behind `after`.
+    async fn addresses(
+        &self,
+        after: Option<&DatasetAddress>,
+        addresses_max: usize,
+    ) -> Result<Vec<DatasetAddress>, StoreError>;
+
+    /// Datasets that have tombstones from before `before`, each with the highest count of these. Looks only at the
+    /// `tombstones_max` oldest ones: purge these and ask again.
+    async fn old_tombstones(
+        &self,
+        before: Timestamp,
+        tombstones_max: usize,
+    ) -> Result<Vec<(DatasetAddress, SyncCount)>, StoreError>;
+}

@@ -1,0 +1,210 @@
+//! The reference store: everything in memory, nothing durable. The simulator runs the service on it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use sync_core::merge::push::{Commit, Head, RememberedPush, View};
+use sync_core::model::{
+    ChangeId, DatasetName, DeviceId, Owner, Record, RecordKey, SyncCount, Timestamp, Value, limits,
+};
+
+use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsRead, Store, StoreError, Touched};
+
+/// A store in memory. Clones share the same datasets.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore {
+    datasets: Arc<Mutex<BTreeMap<DatasetAddress, Dataset>>>,
+}
+
+/// All datasets of a [`MemoryStore`] at one moment: a backup.
+#[derive(Clone, Debug, Default)]
+pub struct MemorySnapshot(BTreeMap<DatasetAddress, Dataset>);
+
+#[derive(Clone, Debug, Default)]
+struct Dataset {
+    head: Head,
+    records: BTreeMap<RecordKey, Record>,
+    by_count: BTreeSet<(SyncCount, RecordKey)>,
+    pushes: BTreeMap<DeviceId, Vec<RememberedPush>>,
+    changes: BTreeMap<ChangeId, SyncCount>,
+    changes_in_order: VecDeque<ChangeId>,
+}
+
+impl MemoryStore {
+    /// A store without datasets.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes a backup.
+    pub fn snapshot(&self) -> MemorySnapshot {
+        MemorySnapshot(self.lock().clone())
+    }
+
+    /// Puts a backup back: everything written since is lost.
+    pub fn restore(&self, snapshot: MemorySnapshot) {
+        *self.lock() = snapshot.0;
+    }
+
+    /// All live records of a dataset, for checkers.
+    pub fn live_records(&self, dataset: &DatasetAddress) -> Vec<Record> {
+        let datasets = self.lock();
+        let records = datasets.get(dataset).into_iter().flat_map(|dataset| dataset.records.values());
+        records.filter(|record| record.value().is_some()).cloned().collect()
+    }
+
+    /// The head of a dataset, for checkers.
+    pub fn head(&self, dataset: &DatasetAddress) -> Head {
+        self.lock().get(dataset).map(|dataset| dataset.head.clone()).unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<DatasetAddress, Dataset>> {
+        self.datasets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn view(&self, dataset: &DatasetAddress, touched: &Touched) -> Result<View, StoreError> {
+        Ok(self.lock().get(dataset).map(|dataset| dataset.view(touched)).unwrap_or_default())
+    }
+
+    async fn records_after(&self, dataset: &DatasetAddress, range: &RecordsAfter) -> Result<RecordsRead, StoreError> {
+        Ok(self.lock().get(dataset).map(|dataset| dataset.records_after(range)).unwrap_or_default())
+    }
+
+    async fn commit(&self, dataset: &DatasetAddress, commit: Commit) -> Result<CommitOutcome, StoreError> {
+        let mut datasets = self.lock();
+        let found = datasets.get(dataset).and_then(|dataset| dataset.head.lineage.position());
+        if found != commit.expected {
+            return Ok(CommitOutcome::Stale);
+        }
+        datasets.entry(dataset.clone()).or_default().apply(commit);
+        Ok(CommitOutcome::Written)
+    }
+
+    async fn datasets(
+        &self,
+        owner: &Owner,
+        after: Option<&DatasetName>,
+        names_max: usize,
+    ) -> Result<Vec<DatasetName>, StoreError> {
+        let datasets = self.lock();
+        let of_owner = datasets.iter().filter(|(address, dataset)| address.owner == *owner && dataset.head.exists());
+        let names = of_owner.map(|(address, _)| &address.name);
+        Ok(names.filter(|name| after.is_none_or(|after| *name > after)).take(names_max).cloned().collect())
+    }
+
+    async fn addresses(
+        &self,
+        after: Option<&DatasetAddress>,
+        addresses_max: usize,
+    ) -> Result<Vec<DatasetAddress>, StoreError> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let datasets = self.lock();
+        Ok(datasets.range((from, Bound::Unbounded)).take(addresses_max).map(|(address, _)| address.clone()).collect())
+    }
+
+    async fn old_tombstones(
+        &self,
+        before: Timestamp,
+        tombstones_max: usize,
+    ) -> Result<Vec<(DatasetAddress, SyncCount)>, StoreError> {
+        let datasets = self.lock();
+        let mut old: Vec<_> = datasets
+            .iter()
+            .flat_map(|(address, dataset)| dataset.records.values().map(move |record| (address, record)))
+            .filter(|(_, record)| record.value().is_none() && record.modified_at < before)
+            .map(|(address, record)| (record.modified_at, address, record.sync_count))
+            .collect();
+        old.sort();
+        let mut floors = BTreeMap::new();
+        for (_, address, count) in old.into_iter().take(tombstones_max) {
+            let floor = floors.entry(address.clone()).or_insert(count);
+            *floor = count.max(*floor);
+        }
+        Ok(floors.into_iter().collect())
+    }
+}
+
+impl Dataset {
+    fn view(&self, touched: &Touched) -> View {
+        let record = |key: &RecordKey| Some((key.clone(), self.records.get(key)?.clone()));
+        let change = |id: &ChangeId| Some((*id, *self.changes.get(id)?));
+        let pushes = touched.pushes.iter().filter_map(|(device, wanted)| {
+            let remembered = self.pushes.get(device)?;
+            let newest = remembered.last()?.sequence;
+            let wanted = |push: &&RememberedPush| push.sequence == newest || wanted.contains(&push.sequence);
+            Some((*device, remembered.iter().filter(wanted).cloned().collect()))
+        });
+        View {
+            head: self.head.clone(),
+            records: touched.keys.iter().filter_map(record).collect(),
+            pushes: pushes.collect(),
+            changes: touched.changes.iter().filter_map(change).collect(),
+        }
+    }
+
+    fn records_after(&self, range: &RecordsAfter) -> RecordsRead {
+        let mut read = RecordsRead { head: self.head.clone(), ..RecordsRead::default() };
+        let mut bytes = 0;
+        let behind = range.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let in_order = self.by_count.range((behind, Bound::Unbounded)).map(|(_, key)| &self.records[key]);
+        for record in in_order.filter(|record| record.sync_count > range.since) {
+            if record.value().is_none() && record.sync_count <= range.skip_tombstones_to {
+                continue;
+            }
+            bytes += record.key.as_str().len() + record.value().map_or(0, Value::encoded_len);
+            let full = read.records.len() >= range.records_max || bytes > range.bytes_max;
+            if full && !read.records.is_empty() {
+                read.has_more = true;
+                break;
+            }
+            read.records.push(record.clone());
+        }
+        read
+    }
+
+    fn apply(&mut self, commit: Commit) {
+        let Commit { expected: _, head, records, pushes, changes, clear, purge } = commit;
+        let floor = self.head.floor.max(head.floor);
+        self.head = Head { floor, ..head };
+        if clear {
+            self.records.clear();
+            self.by_count.clear();
+        }
+        for record in records {
+            self.by_count.insert((record.sync_count, record.key.clone()));
+            if let Some(old) = self.records.insert(record.key.clone(), record) {
+                let still_there = self.records[&old.key].sync_count == old.sync_count;
+                if !still_there {
+                    self.by_count.remove(&(old.sync_count, old.key));
+                }
+            }
+        }
+        for (device, push) in pushes {
+            let remembered = self.pushes.entry(device).or_default();
+            remembered.retain(|earlier| earlier.sequence != push.sequence);
+            remembered.push(push);
+            remembered.sort_by_key(|push| push.sequence);
+            let surplus = remembered.len().saturating_sub(limits::PUSHES_REMEMBERED_MAX);
+            remembered.drain(..surplus);
+        }
+        for (id, count) in changes {
+            if self.changes.insert(id, count).is_none() {
+                self.changes_in_order.push_back(id);
+            }
+        }
+        let surplus = self.changes_in_order.len().saturating_sub(limits::CHANGES_REMEMBERED_MAX);
+        for id in self.changes_in_order.drain(..surplus) {
+            self.changes.remove(&id);
+        }
+        if purge {
+            let purged = |record: &Record| record.value().is_none() && record.sync_count <= floor;
+            self.by_count.retain(|(_, key)| !purged(&self.records[key]));
+            self.records.retain(|_, record| !purged(record));
+        }
+    }
+}

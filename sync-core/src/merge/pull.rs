@@ -1,0 +1,286 @@
+//! What a pull does to a replica: pages are staged, and become visible together.
+
+use std::collections::BTreeSet;
+
+use crate::conflict::{Cause, Loss, Parked, ParkedPatch, Side};
+use crate::delta;
+use crate::merge::replica::{
+    Changes, GroupHeader, GroupId, GroupState, Plan, Pull, Replica, ReplicaError, ReplicaState, Verdict, Write,
+};
+use crate::merge::stack::{Context, Stack};
+use crate::model::{Digest, Divergence, Lineage, NextPage, Position, Record, RecordKey, SyncCount, Timestamp};
+
+/// One page of a pull, as the server sent it.
+#[derive(Debug)]
+pub struct Arrived {
+    /// The records and tombstones.
+    pub records: Vec<Record>,
+    /// Where it was read.
+    pub position: Option<Position>,
+    /// Where the next page begins; nothing: this was the last one.
+    pub next: Option<NextPage>,
+    /// The server's line up to the position.
+    pub lineage: Lineage,
+    /// The digest of the dataset at the position.
+    pub digest: Option<Digest>,
+}
+
+/// What came of a page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pulled {
+    /// What was pulled is now visible.
+    pub visible: bool,
+    /// The digests differed: a snapshot is pulled to repair it.
+    pub diverged: bool,
+    /// Groups that were parked.
+    pub parked: usize,
+    /// Groups of this device that conflicted and were decided again.
+    pub conflicts: usize,
+    /// Groups that were accepted and are now part of the base.
+    pub settled: usize,
+}
+
+/// Stages a page. With the last one, what is staged becomes the base, the push that it contains settles, and pending
+/// patches are carried over to the new base, all in one plan.
+///
+/// # Errors
+/// If the replica cannot be read.
+pub fn plan_page(
+    replica: &dyn Replica,
+    mut state: ReplicaState,
+    snapshot: bool,
+    arrived: Arrived,
+    server_time: Timestamp,
+    context: &mut Context<'_>,
+) -> Result<(Plan, Pulled), ReplicaError> {
+    let mut pull = state.pull.take().unwrap_or_default();
+    pull.snapshot |= snapshot;
+    if pull.next.is_none() {
+        pull.digest = if pull.snapshot { Digest::default() } else { state.digest };
+        pull.staged = 0;
+    }
+    for record in &arrived.records {
+        let before = match replica.staged(&record.key)? {
+            Some(staged) if pull.staged > 0 => Some(staged),
+            _ if pull.snapshot => None,
+            _ => replica.base(&record.key)?,
+        };
+        pull.digest = before.iter().fold(pull.digest, |digest, before| digest.minus(before)).plus(record);
+    }
+    let mut plan = Plan::default();
+    if pull.next.is_none() {
+        plan.writes.push(Write::ClearStage);
+    }
+    pull.staged += arrived.records.len() as u64;
+    if let Some(next) = arrived.next {
+        pull.next = Some(next);
+        plan.writes.push(Write::Stage(arrived.records));
+        state.pull = Some(pull);
+        plan.writes.push(Write::State(Box::new(state)));
+        return Ok((plan, Pulled::default()));
+    }
+    if arrived.digest.is_some_and(|digest| digest != pull.digest) && !pull.snapshot {
+        // Never ignored: all records are pulled again, and what they do not explain goes to the conflict log.
+        plan.writes.push(Write::ClearStage);
+        state.pull = Some(Pull { snapshot: true, lost: Some((Cause::Digest, SyncCount::ZERO)), ..Pull::default() });
+        plan.writes.push(Write::State(Box::new(state)));
+        return Ok((plan, Pulled { diverged: true, ..Pulled::default() }));
+    }
+    let mut pulled = Pulled { visible: true, ..Pulled::default() };
+    let keys = touched(replica, &pull, &arrived.records)?;
+    let mut stack = Stack::over_pull(replica, pull.snapshot, &arrived.records, server_time)?;
+    let dirty = settle(&mut stack, replica, &mut state, &arrived, pull.lost.is_some(), &mut pulled, context)?;
+    stack.restack(keys.into_iter().chain(dirty), context.now)?;
+    let many = pull.staged > arrived.records.len() as u64 || pull.snapshot;
+    let page_keys: Vec<_> = arrived.records.iter().map(|record| record.key.clone()).collect();
+    plan.writes.push(Write::Stage(arrived.records));
+    if let Some((cause, above)) = pull.lost {
+        let until = match cause {
+            Cause::Digest => state.cursor.map(|cursor| cursor.count),
+            _ => None,
+        };
+        plan.writes.push(Write::LogLost { cause, above, until, at: context.now });
+    }
+    plan.writes.push(Write::MergeStage { snapshot: pull.snapshot });
+    let (writes, changes) = stack.into_writes();
+    plan.writes.extend(writes);
+    let keys: BTreeSet<_> = changes.keys.into_iter().chain(page_keys).collect();
+    plan.changes = if many { Changes { keys: Vec::new(), many } } else { Changes { keys: keys.into_iter().collect(), many } };
+    state.cursor = arrived.position;
+    state.lineage = arrived.lineage;
+    state.digest = pull.digest;
+    plan.writes.push(Write::State(Box::new(state)));
+    Ok((plan, pulled))
+}
+
+/// Records with pending patches whose base the pull may change.
+fn touched(replica: &dyn Replica, pull: &Pull, page: &[Record]) -> Result<Vec<RecordKey>, ReplicaError> {
+    if pull.snapshot {
+        return replica.pending_keys(true);
+    }
+    let mut keys = replica.pending_keys(false)?;
+    if replica.last_group()?.0 > 0 {
+        for record in page {
+            if !replica.patches(&record.key)?.is_empty() {
+                keys.push(record.key.clone());
+            }
+        }
+    }
+    Ok(keys)
+}
+
+/// Settles the push in flight, if it was answered and this pull contains its effects: accepted groups leave, conflicted
+/// ones are decided again in their place, refused ones are parked. If the line does not contain it, it is sent again.
+/// Returns the records whose layers changed.
+fn settle(
+    stack: &mut Stack<'_>,
+    replica: &dyn Replica,
+    state: &mut ReplicaState,
+    arrived: &Arrived,
+    reset: bool,
+    pulled: &mut Pulled,
+    context: &mut Context<'_>,
+) -> Result<BTreeSet<RecordKey>, ReplicaError> {
+    let mut dirty = BTreeSet::new();
+    let Some(in_flight) = &mut state.in_flight else { return Ok(dirty) };
+    let reached = arrived.position.map_or(SyncCount::ZERO, |position| position.count);
+    let groups: Vec<_> = replica.groups()?.into_iter().filter(|group| group.state.is_in_flight()).collect();
+    if !in_flight.answered {
+        in_flight.renew |= reset;
+        return Ok(dirty);
+    }
+    if !in_flight.ack.is_none_or(|ack| arrived.lineage.contains(ack) && ack.count <= reached) {
+        in_flight.answered = false;
+        in_flight.ack = None;
+        in_flight.renew = true;
+        for GroupHeader { id, .. } in groups {
+            stack.change_header(id)?.state = GroupState::Sent;
+        }
+        return Ok(dirty);
+    }
+    state.in_flight = None;
+    let mut refused = Vec::new();
+    for GroupHeader { id, state, .. } in groups {
+        match state {
+            GroupState::Acked(Verdict::Accepted(overwritten)) => {
+                pulled.settled += 1;
+                let patches = stack.drop_group(id)?;
+                let seen = |(key, path, value): &(RecordKey, Vec<String>, _)| {
+                    let patch = patches.iter().find(|(it, _)| it == key).map(|(_, patch)| patch);
+                    let under = patch.and_then(|patch| patch.under.as_ref());
+                    under.and_then(|under| delta::value_at(under, path)) == Some(value)
+                };
+                let losses = overwritten.into_iter().filter(|loss| !seen(loss)).map(|(key, path, value)| Loss {
+                    key,
+                    path,
+                    side: Side::Remote,
+                    under: None,
+                    value: Some(value),
+                });
+                stack.log(context.now, Cause::Overwritten, losses.collect());
+                dirty.extend(patches.into_iter().map(|(key, _)| key));
+            }
+            GroupState::Acked(Verdict::Conflict) => {
+                pulled.conflicts += 1;
+                thaw(stack, id, &mut dirty)?;
+                stack.redraw(id, context.random)?;
+            }
+            GroupState::Acked(Verdict::Refused { code, message }) => {
+                thaw(stack, id, &mut dirty)?;
+                refused.push((id, code, message));
+            }
+            GroupState::Open | GroupState::Sealed | GroupState::Sent => {
+                return Err(ReplicaError::Corrupt(format!("group {} was pushed and has no verdict", id.0)));
+            }
+        }
+    }
+    for (id, code, message) in refused {
+        // It may have left already, with a refused group below it.
+        if stack.has(id) {
+            pulled.parked += 1;
+            dirty.extend(stack.park(id, context.now, &code, &message)?);
+        }
+    }
+    Ok(dirty)
+}
+
+/// Makes a rejected group an unsent one again, in its place.
+fn thaw(
+    stack: &mut Stack<'_>,
+    id: GroupId,
+    dirty: &mut BTreeSet<RecordKey>,
+) -> Result<(), ReplicaError> {
+    stack.change_header(id)?.state = GroupState::Sealed;
+    for key in stack.keys_of(id)? {
+        if let Some(mut patch) = stack.layers(&key)?.patches.get(&id).cloned() {
+            patch.sent = None;
+            stack.set_patch(id, &key, patch)?;
+        }
+        dirty.insert(key);
+    }
+    Ok(())
+}
+
+/// The cursor is off the server's line. What was deleted goes, with pending changes parked; for everything else the
+/// pull begins again with a snapshot, under which pending changes are kept.
+///
+/// # Errors
+/// If the replica cannot be read.
+pub fn plan_reset(
+    replica: &dyn Replica,
+    mut state: ReplicaState,
+    divergence: Divergence,
+    context: &mut Context<'_>,
+) -> Result<Plan, ReplicaError> {
+    let mut plan = Plan::default();
+    plan.writes.push(Write::ClearStage);
+    let lost = match divergence {
+        Divergence::Deleted | Divergence::Erased => {
+            plan.writes.extend(park_all(replica, context)?);
+            plan.writes.push(Write::ClearBase);
+            plan.changes.many = true;
+            let sequence = state.sequence;
+            state = ReplicaState { sequence, local_only: state.local_only, ..ReplicaState::default() };
+            None
+        }
+        Divergence::Restored { fork } => Some((Cause::Restored, fork)),
+        Divergence::RolledBack { fork } => Some((Cause::RolledBack, fork)),
+        Divergence::Foreign => Some((Cause::Foreign, SyncCount::ZERO)),
+        Divergence::Pruned => None,
+    };
+    state.deleting = false;
+    state.pull = Some(Pull { snapshot: true, lost, ..Pull::default() });
+    plan.writes.push(Write::State(Box::new(state)));
+    Ok(plan)
+}
+
+/// Parks every pending group that was not accepted before the dataset was deleted.
+fn park_all(replica: &dyn Replica, context: &Context<'_>) -> Result<Vec<Write>, ReplicaError> {
+    let mut writes = Vec::new();
+    for group in replica.groups()? {
+        if !matches!(group.state, GroupState::Acked(Verdict::Accepted(_))) {
+            let patches = replica.group_patches(group.id)?.into_iter().map(|(key, patch)| ParkedPatch {
+                key,
+                under: patch.under,
+                value: patch.value,
+                device_time: patch.device_time,
+            });
+            writes.push(Write::Park(Parked {
+                at: context.now,
+                code: "ResourceNotFound".to_owned(),
+                message: "the dataset was deleted on the server".to_owned(),
+                patches: patches.collect(),
+            }));
+        }
+        writes.push(Write::DropGroup(group.id));
+    }
+    Ok(writes)
+}
+
+/// The pull begins again, with all records if `snapshot`.
+pub fn plan_restart(mut state: ReplicaState, snapshot: bool) -> Plan {
+    let before = state.pull.take().unwrap_or_default();
+    let snapshot = snapshot || before.snapshot;
+    state.pull = snapshot.then(|| Pull { snapshot, lost: before.lost, ..Pull::default() });
+    Plan { writes: vec![Write::ClearStage, Write::State(Box::new(state))], ..Plan::default() }
+}

@@ -1,0 +1,422 @@
+//! The app's writes: puts and removals, answers to questions, and bringing back what was parked or lost.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::conflict::{Cause, Loss, Question, Resolution, Side};
+use crate::delta;
+use crate::merge::replica::{
+    GroupHeader, GroupId, GroupState, PendingPatch, Plan, Replica, ReplicaError, ReplicaState, Write,
+};
+use crate::merge::stack::Stack;
+use crate::model::{ChangeId, Digest, Limits, RecordKey, SyncCount, Timestamp, Value};
+
+pub use crate::merge::stack::Context;
+
+/// Why the app's call was refused. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// More than a limit allows: write less.
+    #[error("{0}")]
+    Limit(String),
+    /// The call contradicts itself: correct it.
+    #[error("{0}")]
+    Invalid(String),
+    /// There is no such question, parked unit or log entry.
+    #[error("{0}")]
+    NotFound(String),
+    /// The record has moved on since the app looked: look again.
+    #[error("the record has changed on the server since the question was shown; look at it again")]
+    Stale,
+    /// The replica could not be read.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+}
+
+/// Puts (`Some`) and removes (`None`) records as one group: pushed whole or not at all.
+///
+/// Writes that change nothing are left out. Open groups that share a record with this one join it, unless the limits
+/// of a group would be passed: then they are sealed, and this one lies over them.
+///
+/// # Errors
+/// [`WriteError::Limit`] for a value or group that no server would take, [`WriteError::Invalid`] for a key written
+/// twice.
+pub fn plan_write(
+    replica: &dyn Replica,
+    limits: &Limits,
+    writes: Vec<(RecordKey, Option<Value>)>,
+    context: &mut Context<'_>,
+) -> Result<Plan, WriteError> {
+    let mut stack = Stack::over_base(replica)?;
+    write_group(&mut stack, limits, writes, context)?;
+    let (writes, changes) = stack.into_writes();
+    Ok(Plan { writes, changes })
+}
+
+fn write_group(
+    stack: &mut Stack<'_>,
+    limits: &Limits,
+    writes: Vec<(RecordKey, Option<Value>)>,
+    context: &mut Context<'_>,
+) -> Result<(), WriteError> {
+    check_limits(&writes, limits)?;
+    let mut effective = Vec::with_capacity(writes.len());
+    for (key, mut value) in writes {
+        let before = stack.visible(&key)?;
+        if let Some(value) = &mut value {
+            let policy = stack.policies.of_record(key.as_str(), before.as_ref(), Some(value));
+            delta::normalise(&stack.policies, policy, value);
+        }
+        if value != before {
+            effective.push((key, value));
+        }
+    }
+    if effective.is_empty() {
+        return Ok(());
+    }
+    let mut open = BTreeSet::new();
+    let mut top = GroupId(0);
+    for (key, _) in &effective {
+        if let Some(id) = stack.layers(key)?.patches.last_key_value().map(|(id, _)| *id) {
+            top = top.max(id);
+            if stack.header(id)?.state == GroupState::Open {
+                open.insert(id);
+            }
+        }
+    }
+    if !fits_together(stack, &open, &effective, limits)? {
+        for id in std::mem::take(&mut open) {
+            stack.change_header(id)?.state = GroupState::Sealed;
+        }
+    }
+    let target = match open.last() {
+        Some(id) if *id == top => *id,
+        _ => stack.push_group(|id| GroupHeader {
+            id,
+            state: GroupState::Open,
+            change_id: ChangeId::random(context.random),
+            patches: 0,
+            bytes: 0,
+        }),
+    };
+    for id in open.into_iter().filter(|id| *id != target) {
+        stack.join(id, target)?;
+    }
+    for (key, value) in effective {
+        let layers = stack.layers(&key)?;
+        let mut patch = layers.patches.get(&target).cloned().unwrap_or_else(|| PendingPatch {
+            under: layers.below(target),
+            value: None,
+            device_time: context.now,
+            whole: false,
+            claimed: false,
+            question: None,
+            sent: None,
+        });
+        patch.value = value;
+        patch.device_time = context.now;
+        stack.set_patch(target, &key, patch)?;
+    }
+    stack.redraw(target, context.random)?;
+    Ok(())
+}
+
+fn check_limits(writes: &[(RecordKey, Option<Value>)], limits: &Limits) -> Result<(), WriteError> {
+    if writes.len() > limits.group_patches_max {
+        return Err(WriteError::Limit(format!(
+            "a transaction has at most {} records; this one has {}",
+            limits.group_patches_max,
+            writes.len()
+        )));
+    }
+    let mut bytes = 0;
+    let mut keys = BTreeSet::new();
+    for (key, value) in writes {
+        if !keys.insert(key) {
+            return Err(WriteError::Invalid(format!("`{key}` is written twice in one transaction")));
+        }
+        let length = value.as_ref().map_or(0, Value::encoded_len);
+        if length > limits.value_bytes_max {
+            return Err(WriteError::Limit(format!(
+                "the value of `{key}` has {length} bytes, and at most {} are allowed",
+                limits.value_bytes_max
+            )));
+        }
+        if value.as_ref().is_some_and(|value| value.check_depth().is_err()) {
+            return Err(WriteError::Limit(format!(
+                "the value of `{key}` is nested more than {} deep",
+                Value::DEPTH_MAX
+            )));
+        }
+        bytes += key.as_str().len() + length;
+    }
+    if bytes > limits.group_bytes_max {
+        return Err(WriteError::Limit(format!(
+            "a transaction has at most {} bytes of keys and values; this one has {bytes}",
+            limits.group_bytes_max
+        )));
+    }
+    Ok(())
+}
+
+/// Whether these open groups and the new writes make one group within the limits.
+fn fits_together(
+    stack: &mut Stack<'_>,
+    open: &BTreeSet<GroupId>,
+    writes: &[(RecordKey, Option<Value>)],
+    limits: &Limits,
+) -> Result<bool, ReplicaError> {
+    let (mut patches, mut bytes) = (0, 0);
+    for id in open {
+        let header = stack.header(*id)?;
+        patches += header.patches;
+        bytes += header.bytes;
+    }
+    for (key, value) in writes {
+        let size = |value: Option<&Value>| key.as_str().len() + value.map_or(0, Value::encoded_len);
+        bytes += size(value.as_ref());
+        let layers = stack.layers(key)?;
+        match open.iter().find_map(|id| layers.patches.get(id)) {
+            Some(patch) => bytes = bytes.saturating_sub(size(patch.value.as_ref())),
+            None => patches += 1,
+        }
+    }
+    Ok(patches <= limits.group_patches_max && bytes <= limits.group_bytes_max)
+}
+
+/// The open questions of a dataset.
+///
+/// # Errors
+/// If the replica cannot be read.
+pub fn questions(replica: &dyn Replica) -> Result<Vec<Question>, ReplicaError> {
+    let mut questions = Vec::new();
+    for key in replica.pending_keys(true)? {
+        for (_, patch) in replica.patches(&key)? {
+            if let Some(question) = patch.question {
+                questions.push(Question {
+                    key: key.clone(),
+                    base: question.base,
+                    local: patch.value,
+                    remote: replica.base(&key)?.and_then(|record| record.value().cloned()),
+                    remote_count: question.remote_count,
+                });
+            }
+        }
+    }
+    Ok(questions)
+}
+
+/// Answers a question under the policy `ask`. `seen` is the remote count that the question named.
+///
+/// # Errors
+/// [`WriteError::NotFound`] if there is no question about the record, [`WriteError::Stale`] if the record has moved on:
+/// the question stands anew.
+pub fn plan_resolve(
+    replica: &dyn Replica,
+    key: &RecordKey,
+    seen: SyncCount,
+    resolution: Resolution,
+    limits: &Limits,
+    context: &mut Context<'_>,
+) -> Result<Plan, WriteError> {
+    let mut stack = Stack::over_base(replica)?;
+    let layers = stack.layers(key)?;
+    let asked = layers.patches.iter().find(|(_, patch)| patch.question.is_some());
+    let Some((id, mut patch)) = asked.map(|(id, patch)| (*id, patch.clone())) else {
+        return Err(WriteError::NotFound(format!("there is no open question about `{key}`")));
+    };
+    if patch.question.as_ref().is_none_or(|question| question.remote_count != seen) {
+        return Err(WriteError::Stale);
+    }
+    let cause = Cause::Resolved;
+    let remote = Loss { key: key.clone(), path: Vec::new(), side: Side::Remote, under: None, value: patch.under.clone() };
+    let local =
+        Loss { key: key.clone(), path: Vec::new(), side: Side::Local, under: None, value: patch.value.clone() };
+    match resolution {
+        Resolution::KeepRemote => {
+            let gone = stack.lose(id, context.now, cause)?;
+            stack.restack(gone, context.now)?;
+        }
+        Resolution::KeepLocal => {
+            patch.question = None;
+            stack.log(context.now, cause, vec![remote]);
+            stack.set_patch(id, key, patch)?;
+            stack.redraw(id, context.random)?;
+        }
+        Resolution::Value(value) => {
+            check_limits(&[(key.clone(), value.clone())], limits)?;
+            patch.question = None;
+            patch.value = value;
+            patch.device_time = context.now;
+            stack.log(context.now, cause, vec![remote, local]);
+            stack.set_patch(id, key, patch)?;
+            stack.redraw(id, context.random)?;
+            stack.restack([key.clone()], context.now)?;
+        }
+    }
+    let (writes, changes) = stack.into_writes();
+    Ok(Plan { writes, changes })
+}
+
+/// Brings a parked unit back as pending changes. A record that this device has written since keeps what was written;
+/// the parked value then goes to the conflict log. Counters and sets bring back their difference in any case.
+///
+/// # Errors
+/// [`WriteError::NotFound`] if there is no such unit; limits as for [`plan_write`].
+pub fn plan_retry(
+    replica: &dyn Replica,
+    id: u64,
+    limits: &Limits,
+    context: &mut Context<'_>,
+) -> Result<Plan, WriteError> {
+    let Some(parked) = replica.parked(id)? else {
+        return Err(WriteError::NotFound(format!("nothing is parked under {id}")));
+    };
+    let mut stack = Stack::over_base(replica)?;
+    let mut again = Again::default();
+    let mut superseded = Vec::new();
+    for patch in parked.patches {
+        let kept = written_since(&mut stack, &patch.key, parked.at)?;
+        let loss = Loss { key: patch.key, path: Vec::new(), side: Side::Local, under: patch.under, value: patch.value };
+        let merges = |loss: &Loss| matches!(loss.value, Some(Value::Int(_) | Value::List(_)));
+        if kept && !(merges(&loss) && again.is_difference(&stack, &loss)) {
+            superseded.push(loss);
+        } else {
+            again.bring_back(&mut stack, loss)?;
+        }
+    }
+    again.write(&mut stack, limits, context)?;
+    stack.log(context.now, Cause::Superseded, superseded);
+    let (mut writes, changes) = stack.into_writes();
+    writes.push(Write::Unpark(id));
+    Ok(Plan { writes, changes })
+}
+
+/// Whether this device has written the record after that moment.
+fn written_since(stack: &mut Stack<'_>, key: &RecordKey, at: Timestamp) -> Result<bool, ReplicaError> {
+    let layers = stack.layers(key)?;
+    let pending = layers.patches.values().any(|patch| patch.device_time >= at);
+    Ok(pending || layers.base.as_ref().is_some_and(|record| record.device_time >= at))
+}
+
+/// Forgets a parked unit.
+///
+/// # Errors
+/// [`WriteError::NotFound`] if there is no such unit.
+pub fn plan_discard(replica: &dyn Replica, id: u64) -> Result<Plan, WriteError> {
+    match replica.parked(id)? {
+        Some(_) => Ok(Plan { writes: vec![Write::Unpark(id)], ..Plan::default() }),
+        None => Err(WriteError::NotFound(format!("nothing is parked under {id}"))),
+    }
+}
+
+/// Writes the values of an entry of the conflict log again, as one transaction where the limits allow. The entry stays.
+///
+/// # Errors
+/// [`WriteError::NotFound`] if there is no such entry; limits as for [`plan_write`].
+pub fn plan_restore(
+    replica: &dyn Replica,
+    id: u64,
+    limits: &Limits,
+    context: &mut Context<'_>,
+) -> Result<Plan, WriteError> {
+    let Some(entry) = replica.log_entry(id)? else {
+        return Err(WriteError::NotFound(format!("the conflict log has no entry {id}")));
+    };
+    let mut stack = Stack::over_base(replica)?;
+    let mut again = Again::default();
+    for loss in entry.losses {
+        again.bring_back(&mut stack, loss)?;
+    }
+    again.write(&mut stack, limits, context)?;
+    let (writes, changes) = stack.into_writes();
+    Ok(Plan { writes, changes })
+}
+
+/// Values that are written again, on what the app sees now.
+#[derive(Default)]
+struct Again {
+    values: BTreeMap<RecordKey, Option<Value>>,
+}
+
+impl Again {
+    /// Whether a lost value comes back as a difference, and not whole.
+    fn is_difference(&self, stack: &Stack<'_>, loss: &Loss) -> bool {
+        let Some(value) = &loss.value else { return false };
+        let policy = stack.policies.of_record(loss.key.as_str(), loss.under.as_ref(), Some(value));
+        policy.is_mergeable() && delta::diff(&stack.policies, policy, loss.under.as_ref(), value).is_some()
+    }
+
+    fn bring_back(&mut self, stack: &mut Stack<'_>, loss: Loss) -> Result<(), ReplicaError> {
+        let Loss { key, path, side, under, value } = loss;
+        let current = match self.values.get(&key) {
+            Some(value) => value.clone(),
+            None => stack.visible(&key)?,
+        };
+        let restored = match (&current, value) {
+            (Some(Value::Map(fields)), Some(value)) if !path.is_empty() => {
+                Some(set_at(fields.clone(), &path, value))
+            }
+            (_, Some(value)) if path.is_empty() => {
+                let policy = stack.policies.of_record(key.as_str(), under.as_ref(), Some(&value));
+                // A remote value is brought back as it was; a local change as the difference that it made.
+                let change = (side == Side::Local && policy.is_mergeable())
+                    .then(|| delta::diff(&stack.policies, policy, under.as_ref(), &value))
+                    .flatten();
+                let merged = change.and_then(|change| delta::apply(&change, current.as_ref()).ok());
+                Some(merged.unwrap_or(value))
+            }
+            (_, Some(_)) => current.clone(),
+            (_, None) => None,
+        };
+        self.values.insert(key, restored);
+        Ok(())
+    }
+
+    fn write(self, stack: &mut Stack<'_>, limits: &Limits, context: &mut Context<'_>) -> Result<(), WriteError> {
+        let (mut group, mut bytes) = (Vec::new(), 0);
+        for (key, value) in self.values {
+            let size = key.as_str().len() + value.as_ref().map_or(0, Value::encoded_len);
+            if group.len() >= limits.group_patches_max || bytes + size > limits.group_bytes_max {
+                write_group(stack, limits, std::mem::take(&mut group), context)?;
+                bytes = 0;
+            }
+            bytes += size;
+            group.push((key, value));
+        }
+        write_group(stack, limits, group, context)
+    }
+}
+
+fn set_at(mut fields: BTreeMap<String, Value>, path: &[String], value: Value) -> Value {
+    if let [name, rest @ ..] = path {
+        let value = match (rest, fields.remove(name)) {
+            ([], _) => value,
+            (rest, Some(Value::Map(inner))) => set_at(inner, rest, value),
+            (rest, _) => set_at(BTreeMap::new(), rest, value),
+        };
+        fields.insert(name.clone(), value);
+    }
+    Value::Map(fields)
+}
+
+/// Deletes the dataset on this device, and on the server with the next sync, provided that nobody has changed it there
+/// since this device last pulled. Pending changes go with it.
+///
+/// # Errors
+/// If the replica cannot be read.
+pub fn plan_delete(replica: &dyn Replica) -> Result<Plan, ReplicaError> {
+    let state = replica.state()?;
+    let mut writes: Vec<_> = replica.groups()?.into_iter().map(|group| Write::DropGroup(group.id)).collect();
+    let state = ReplicaState {
+        deleting: state.cursor.is_some(),
+        digest: Digest::default(),
+        in_flight: None,
+        pull: None,
+        ..state
+    };
+    writes.extend([Write::ClearStage, Write::ClearBase, Write::State(Box::new(state))]);
+    let mut plan = Plan { writes, ..Plan::default() };
+    plan.changes.many = true;
+    Ok(plan)
+}

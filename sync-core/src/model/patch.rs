@@ -1,0 +1,93 @@
+//! What a device asks a server to change.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::id::{ChangeId, RecordKey};
+use crate::model::record::SyncCount;
+use crate::model::time::Timestamp;
+use crate::model::value::Value;
+
+/// What a patch is compared by, so that a server needs no policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compare {
+    /// Only if the record is still as the device saw it (compare-and-set).
+    Base,
+    /// If the record is as the device saw it, or the edit is not older than the record's.
+    EditTime,
+    /// Always: whoever comes last wins.
+    Nothing,
+}
+
+/// The difference from a base to a local value, under a merge policy. Whoever applies it needs no policy.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delta {
+    /// Add to an integer; an absent one is 0.
+    Add(i64),
+    /// Insert into and remove from a list that is a set; an absent one is empty.
+    Set {
+        /// Elements to insert.
+        #[serde(default)]
+        insert: Vec<Value>,
+        /// Elements to remove.
+        #[serde(default)]
+        remove: Vec<Value>,
+    },
+    /// Keep the larger; anything is larger than an absent one.
+    Max(Value),
+    /// Keep the smaller; anything is smaller than an absent one.
+    Min(Value),
+    /// Change some fields of a map.
+    Fields(BTreeMap<String, FieldDelta>),
+}
+
+/// The difference of one field of a map.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FieldDelta {
+    /// Set it to a value.
+    Set(Value),
+    /// Take it out of the map.
+    Remove,
+    /// Merge a difference into it.
+    Merge(Delta),
+}
+
+/// The change to one record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PatchOp {
+    /// Write a whole value.
+    Replace(Value, Compare),
+    /// Leave a tombstone.
+    Remove(Compare),
+    /// Merge a difference into whatever value is there.
+    Merge(Delta),
+}
+
+/// One change that a device asks for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecordPatch {
+    /// The record.
+    pub key: RecordKey,
+    /// The change.
+    pub op: PatchOp,
+    /// The record's count that the device had seen; zero: absent or removed.
+    #[serde(default)]
+    pub base: SyncCount,
+    /// When the app wrote it, by the device's clock.
+    #[serde(rename = "time")]
+    pub device_time: Timestamp,
+}
+
+/// The patches of one app transaction: pushed whole or not at all.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Group {
+    /// Names this content, whoever sends it.
+    pub change_id: ChangeId,
+    /// At most one patch a record.
+    pub patches: Vec<RecordPatch>,
+}

@@ -1,0 +1,14 @@
+//! What end-to-end tests are made of: the real binary, servers and devices in folders of their own, and a proxy that
+//! loses answers. Everything that is started here is stopped when its value goes, also when a test panics.
+
+mod binary;
+mod device;
+mod folder;
+mod proxy;
+mod server;
+
+pub use binary::syncline;
+pub use device::{Device, Exit, Outcome};
+pub use folder::{Folder, copy_folder, movies};
+pub use proxy::{Fault, Proxy};
+pub use server::Server;

@@ -1,0 +1,38 @@
+//! The binary under test.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+/// The `syncline` binary of this workspace, built once in the profile of the tests.
+///
+/// # Panics
+/// If it does not build.
+pub fn syncline() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(build)
+}
+
+fn build() -> PathBuf {
+    // The whole workspace, so that cargo chooses the features of dependencies as it did for the tests.
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["build", "--workspace", "--bin", "syncline", "--message-format=json-render-diagnostics"]);
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    if std::env::var_os("CI").is_some() {
+        command.arg("--locked");
+    }
+    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).stderr(Stdio::inherit());
+    let output = command.output().expect("cargo starts");
+    assert!(output.status.success(), "`{command:?}` failed");
+    let messages = String::from_utf8(output.stdout).expect("cargo prints UTF-8");
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut binaries = messages.filter_map(|message| match &message["executable"] {
+        Value::String(path) if message["target"]["name"] == "syncline" => Some(PathBuf::from(path)),
+        _ => None,
+    });
+    binaries.next().expect("cargo says where the binary is")
+}

@@ -1,0 +1,102 @@
+//! A server process.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::harness::syncline;
+
+/// A running `syncline serve --dev` over a data folder, on a free port of 127.0.0.1.
+#[derive(Debug)]
+pub struct Server {
+    process: Child,
+    url: String,
+    data: PathBuf,
+}
+
+impl Server {
+    /// Starts a server and waits until it listens.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start(data: &Path) -> Self {
+        Self::start_with(data, &[])
+    }
+
+    /// Starts a server with a file of configuration.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start_configured(data: &Path, config: &Path) -> Self {
+        Self::start_with(data, &["--config", config.to_str().expect("a path in UTF-8")])
+    }
+
+    fn start_with(data: &Path, options: &[&str]) -> Self {
+        let log = data.with_extension("log");
+        let log_file = File::options().create(true).append(true).open(&log).expect("the log can be written");
+        let mut command = Command::new(syncline());
+        command.args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"]).arg(data).args(options);
+        command.env_remove("SYNCLINE_DB").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file);
+        let mut process = command.spawn().expect("the server starts");
+        let mut output = BufReader::new(process.stdout.take().expect("the output is a pipe"));
+        let mut line = String::new();
+        output.read_line(&mut line).expect("the server prints UTF-8");
+        let Some(url) = line.split_whitespace().find(|word| word.starts_with("http://")) else {
+            let _stopped = process.kill();
+            panic!("the server's first line has no address: {line:?}; its log is {}", log.display());
+        };
+        let url = url.trim_end_matches('/').to_owned();
+        // Whatever else it prints is read, so that it never waits for a full pipe.
+        std::thread::spawn(move || output.read_to_end(&mut Vec::new()));
+        Self { process, url, data: data.to_owned() }
+    }
+
+    /// Where it listens.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A token of its dev issuer, good for an hour.
+    ///
+    /// # Panics
+    /// If none is issued.
+    pub fn token(&self, user: &str) -> String {
+        self.token_for(user, "1h")
+    }
+
+    /// A token that has already expired.
+    ///
+    /// # Panics
+    /// If none is issued.
+    pub fn expired_token(&self, user: &str) -> String {
+        self.token_for(user, "0s")
+    }
+
+    fn token_for(&self, user: &str, expires: &str) -> String {
+        let mut command = Command::new(syncline());
+        command.args(["token", "--user", user, "--expires", expires, "--data"]).arg(&self.data);
+        let output = command.output().expect("the binary starts");
+        assert!(output.status.success(), "no token: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("a token is ASCII").trim().to_owned()
+    }
+
+    /// Stops it as an operator would, so that its data folder can be copied.
+    ///
+    /// # Panics
+    /// If it does not stop cleanly.
+    pub fn stop(mut self) {
+        let id = self.process.id().to_string();
+        let signalled = Command::new("kill").args(["-TERM", &id]).status().expect("`kill` starts");
+        assert!(signalled.success(), "the server was gone");
+        let status = self.process.wait().expect("the server can be waited for");
+        assert!(status.success(), "the server ended with {status}");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _stopped = self.process.kill();
+        let _ended = self.process.wait();
+    }
+}

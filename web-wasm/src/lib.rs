@@ -1,0 +1,6 @@
+//! The facade of Syncline for the browser. Empty until the browser bindings arrive; it exists so that the
+//! workspace keeps its shape and the core keeps compiling as a dependency of it.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+

@@ -3,7 +3,13 @@
 #![warn(missing_docs)]
 
 pub mod auth;
+pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod data_folder;
+pub mod deps;
 pub mod error;
+pub mod http;
 pub mod service;
 pub mod store;
+pub mod telemetry;

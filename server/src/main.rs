@@ -1,1 +1,307 @@
-fn main() {}
+//! The `syncline` binary. The only place that names concrete back ends.
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::future::Future;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+use serde_json::{Value, json};
+use sync_core::model::EpochReason;
+use syncline_server::auth::dev_issuer::DevIssuer;
+use syncline_server::auth::identity::IdentityPool;
+use syncline_server::auth::jwks::StaticJwks;
+use syncline_server::auth::jwt::{TokenRules, Verifier};
+use syncline_server::cli::{self, DeviceArgs};
+use syncline_server::clock::{Clock as _, SystemClock, SystemRandom, SystemSleep};
+use syncline_server::config::{AuthConfig, Config, Duration};
+use syncline_server::data_folder::DataFolder;
+use syncline_server::deps::Deps;
+use syncline_server::service::{Service, ServiceParts, ServiceSettings};
+use syncline_server::store::sqlite::SqliteStore;
+use syncline_server::{http, telemetry};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Offline-first sync that you host yourself: the server, and a device on the command line
+#[derive(Parser)]
+#[command(name = "syncline", version, after_long_help = HELP)]
+struct Cli {
+    /// Print JSON, and errors as {"error":{"code","message"}} on standard error
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start the server
+    Serve(ServeArgs),
+    /// Print a token of the dev issuer, to sign in with where `serve --dev` runs
+    Token(TokenArgs),
+    /// Say that the data folder was put back from a backup, before the server starts on it
+    Fence(FenceArgs),
+    Device(DeviceArgs),
+}
+
+/// Start the server
+///
+/// The first line on standard output is its address; the log is on standard error.
+#[derive(Args)]
+struct ServeArgs {
+    /// Settings that differ from the defaults
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where to listen; port 0 takes a free one [default: 127.0.0.1:8650]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// The data folder [default: syncline-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Take tokens of the embedded dev issuer, which `syncline token` signs for any user. Not for real users' data
+    #[arg(long)]
+    dev: bool,
+}
+
+#[derive(Args)]
+struct TokenArgs {
+    /// Who signs in
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    user: String,
+    /// The data folder of the server, which need not run [default: syncline-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// How long the token is good
+    #[arg(long, value_name = "DURATION", default_value = "1h")]
+    expires: Duration,
+}
+
+/// Say that the data folder was put back from a backup, before the server starts on it
+///
+/// Devices then find out that the server lost what was written since the backup, and keep what they know of it.
+#[derive(Args)]
+struct FenceArgs {
+    /// The data folder
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// The backup was put back to undo what came after it: devices do not offer that again
+    #[arg(long)]
+    discard: bool,
+}
+
+const HELP: &str = "\
+Try it out:
+  syncline serve --dev
+  syncline token --user ada > ada.token
+
+Exit codes:
+  0  success
+  1  failure, for a reason that no other code names
+  2  the command, its input or the configuration is wrong
+  3  synced, and a question of the policy `ask` waits for an answer
+  4  synced, and the server refused changes, which are parked
+  5  the server did not answer in time
+  6  not signed in: no token, or it is not taken
+  7  no such record, dataset or entry";
+
+const FAILURE: u8 = 1;
+const USAGE: u8 = 2;
+
+/// The database in the data folder.
+const DATABASE: &str = "syncline.db";
+/// How often tombstones are purged.
+const PURGE_EVERY: std::time::Duration = std::time::Duration::from_secs(60 * 60);
+
+/// Why a command failed, and how it ends.
+struct Failed {
+    exit: u8,
+    message: String,
+}
+
+impl<E: Error> From<E> for Failed {
+    fn from(error: E) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            message = format!("{message}: {cause}");
+            source = cause.source();
+        }
+        Self { exit: FAILURE, message }
+    }
+}
+
+fn usage(error: impl Into<Failed>) -> Failed {
+    Failed { exit: USAGE, ..error.into() }
+}
+
+fn main() -> ExitCode {
+    let Cli { json, command } = Cli::parse();
+    let result = match command {
+        Command::Serve(args) => serve(args, json),
+        Command::Token(args) => token(&args, json),
+        Command::Fence(args) => fence(&args, json),
+        Command::Device(args) => return ExitCode::from(cli::run(args, json) as u8),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed { exit, message }) => {
+            let code = if exit == USAGE { "InvalidParameter" } else { "InternalError" };
+            let line = if json {
+                json!({"error": {"code": code, "message": message}}).to_string()
+            } else {
+                format!("syncline: {message}")
+            };
+            // If standard error is closed, the exit code has to do.
+            drop(writeln!(io::stderr(), "{line}"));
+            ExitCode::from(exit)
+        }
+    }
+}
+
+fn serve(args: ServeArgs, json: bool) -> Result<(), Failed> {
+    let ServeArgs { config: file, listen, data, dev } = args;
+    let mut config = Config::load(file.as_deref(), std::env::vars_os()).map_err(usage)?;
+    config.server.listen = listen.unwrap_or(config.server.listen);
+    config.server.data = data.unwrap_or(config.server.data);
+    telemetry::start(&config.log).map_err(usage)?;
+    if !dev && config.auth.issuer.is_none() {
+        return Err(Failed { exit: USAGE, message: NO_ISSUER.to_owned() });
+    }
+    let folder = DataFolder::open(&config.server.data)?;
+    // Until the end: nobody else may have the folder while the store is open.
+    let _lock = folder.lock()?;
+    let dev_issuer = if dev { Some(Arc::new(DevIssuer::open(&folder, &SystemRandom)?)) } else { None };
+    let verifier = Arc::new(verifier(&config.auth, dev_issuer.as_deref())?);
+    let service = Arc::new(service(&folder, &config)?);
+    let deps = Deps {
+        service: Arc::clone(&service),
+        verifier,
+        clock: Arc::new(SystemClock),
+        dev_issuer,
+        server: config.server,
+    };
+    let runtime = Runtime::new()?;
+    let served = runtime.block_on(run(deps, json));
+    // What still runs ends before the store that it uses. The store ends with the last of its users: here.
+    drop(runtime);
+    drop(service);
+    tracing::info!("stopped");
+    served
+}
+
+/// Serves until a signal comes.
+async fn run(deps: Deps, json: bool) -> Result<(), Failed> {
+    let stop = stop_signal()?;
+    let config = deps.server.clone();
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|error| Failed { exit: FAILURE, message: format!("cannot listen on {}: {error}", config.listen) })?;
+    let address = format!("http://{}", listener.local_addr()?);
+    print(json, &address, || json!({"address": address}))?;
+    tracing::info!(address, dev = deps.dev_issuer.is_some(), "serving at {address}");
+    let purge = tokio::spawn(purge_often(Arc::clone(&deps.service)));
+    let router = http::router(deps, &address);
+    http::serve(listener, router, &config, stop).await;
+    purge.abort();
+    Ok(())
+}
+
+async fn purge_often(service: Arc<Service>) {
+    loop {
+        match service.purge().await {
+            Ok(0) => {}
+            Ok(steps) => tracing::info!(steps, "purged old tombstones"),
+            Err(error) => tracing::error!(error = &error as &dyn Error, "failed to purge old tombstones"),
+        }
+        tokio::time::sleep(PURGE_EVERY).await;
+    }
+}
+
+/// Ready when the process is told to end.
+fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+    })
+}
+
+fn token(args: &TokenArgs, json: bool) -> Result<(), Failed> {
+    let issuer = DevIssuer::open(&data_folder(args.data.as_deref())?, &SystemRandom)?;
+    let now = SystemClock.now();
+    let expires_at = now.plus_ms(args.expires.ms());
+    let token = issuer.token(&args.user, now, expires_at)?;
+    print(json, &token, || json!({"token": token, "expires_at": expires_at}))
+}
+
+fn fence(args: &FenceArgs, json: bool) -> Result<(), Failed> {
+    let config = Config::load(None, std::env::vars_os()).map_err(usage)?;
+    telemetry::start(&config.log).map_err(usage)?;
+    if !args.data.join(DATABASE).is_file() {
+        let message = format!("there is no database in {}", args.data.display());
+        return Err(Failed { exit: USAGE, message });
+    }
+    let folder = DataFolder::open(&args.data)?;
+    let _lock = folder.lock()?;
+    let service = service(&folder, &config)?;
+    let why = if args.discard { EpochReason::RolledBack } else { EpochReason::Fenced };
+    let datasets = Runtime::new()?.block_on(service.fence(why))?;
+    print(json, &format!("fenced {datasets} datasets"), || json!({"datasets": datasets, "why": why}))
+}
+
+fn data_folder(chosen: Option<&Path>) -> Result<DataFolder, Failed> {
+    let config = Config::load(None, std::env::vars_os()).map_err(usage)?;
+    Ok(DataFolder::open(chosen.unwrap_or(&config.server.data))?)
+}
+
+fn service(folder: &DataFolder, config: &Config) -> Result<Service, Failed> {
+    let parts = ServiceParts {
+        store: Arc::new(SqliteStore::open(&folder.private_file(DATABASE)?)?),
+        clock: Arc::new(SystemClock),
+        random: Arc::new(SystemRandom),
+        sleep: Arc::new(SystemSleep),
+    };
+    let settings = ServiceSettings {
+        limits: config.limits.clone(),
+        tombstone_age_ms: config.retention.tombstones.ms(),
+        ..ServiceSettings::default()
+    };
+    Ok(Service::new(parts, settings))
+}
+
+fn verifier(config: &AuthConfig, dev_issuer: Option<&DevIssuer>) -> Result<Verifier, Failed> {
+    let pool = IdentityPool::parse(&*config.region, &*config.pool).map_err(usage)?;
+    if let Some(issuer) = dev_issuer {
+        return Ok(Verifier::new(issuer.rules(), pool, Arc::new(StaticJwks::new(issuer.keys())?)));
+    }
+    let (Some(issuer), Some(file)) = (config.issuer.clone(), &config.jwks_file) else {
+        return Err(Failed { exit: USAGE, message: NO_ISSUER.to_owned() });
+    };
+    let unreadable = |error: &dyn Error| Failed { exit: USAGE, message: format!("auth.jwks_file {file}: {error}") };
+    let keys = std::fs::read_to_string(file).map_err(|error| unreadable(&error))?;
+    let keys = StaticJwks::parse(&keys).map_err(|error| unreadable(&error))?;
+    let rules = TokenRules { issuer, audiences: config.audiences.clone(), leeway_ms: config.leeway.ms() };
+    Ok(Verifier::new(rules, pool, Arc::new(keys)))
+}
+
+/// Prints the one line that a command is for.
+fn print(json: bool, text: &str, as_json: impl FnOnce() -> Value) -> Result<(), Failed> {
+    let line = if json { as_json().to_string() } else { text.to_owned() };
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}")?;
+    Ok(stdout.flush()?)
+}
+
+const NO_ISSUER: &str = "it is not configured whose tokens are taken. To try Syncline out, start it with --dev and \
+    sign in with `syncline token --user NAME`. For real users set issuer, audiences and jwks_file in the section \
+    [auth] of a file given with --config";

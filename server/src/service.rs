@@ -12,9 +12,10 @@ mod sync;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
+use sync_core::merge::push::PushContext;
 use sync_core::model::{Limits, limits};
 
-use crate::clock::{Clock, RandomSource, Sleep};
+use crate::clock::{Clock, Draw, RandomSource, Sleep};
 use crate::service::datasets::Creations;
 use crate::service::push::PushQueues;
 use crate::store::Store;
@@ -76,6 +77,13 @@ impl Service {
     pub const fn settings(&self) -> &ServiceSettings {
         &self.settings
     }
+
+    /// Decides something with what a host adds to decisions.
+    fn plan<T>(&self, decide: impl FnOnce(&mut PushContext<'_>) -> T) -> T {
+        let mut random = Draw(&*self.parts.random);
+        let now = self.parts.clock.now();
+        decide(&mut PushContext { now, random: &mut random, limits: &self.settings.limits })
+    }
 }
 
 /// Names limits: the same ones have the same number on every server.
@@ -84,3 +92,6 @@ fn limits_version(limits: &Limits) -> u32 {
     let hash = Sha256::digest(bytes);
     u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]])
 }
+
+#[cfg(test)]
+mod tests;

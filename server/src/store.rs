@@ -3,7 +3,10 @@
 //! **Architecture invariant:** a store decides nothing. It reads at one moment, and writes all or nothing if the
 //! dataset is still where the plan began.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod memory;
+pub mod sqlite;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::value::present;
 use crate::model::{RecordKey, SyncCount, Timestamp, Value};
 use crate::policy::Policy;
 
@@ -67,10 +68,10 @@ pub struct Loss {
     /// Whose it was.
     pub side: Side,
     /// What it had been made from; restoring a counter or a set brings back the difference.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub under: Option<Value>,
     /// The value that lost; nothing: a removal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub value: Option<Value>,
 }
 
@@ -104,10 +105,10 @@ pub struct ParkedPatch {
     /// The record.
     pub key: RecordKey,
     /// What it was made from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub under: Option<Value>,
     /// The value; nothing: a removal.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub value: Option<Value>,
     /// When the app wrote it.
     pub device_time: Timestamp,
@@ -122,7 +123,8 @@ pub struct Question {
     pub base: Option<Value>,
     /// This device's value; nothing: removed.
     pub local: Option<Value>,
-    /// The server's value; nothing: removed.
+    /// The other side's value: the server's, or what this device has already decided to make of it in an earlier
+    /// transaction; nothing: removed.
     pub remote: Option<Value>,
     /// The remote's count. An answer names it, and is asked for again if the record has moved on.
     pub remote_count: SyncCount,

@@ -1,1 +1,4 @@
-//! placeholder
+//! What needs more than one crate: the simulator, and the harness of the end-to-end tests.
+
+pub mod harness;
+pub mod sim;

@@ -1,12 +1,11 @@
 //! What can be said on the command line of a device.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use sync_core::policy::Policy;
 
-use crate::cli::duration;
+use crate::config::Duration;
 
 /// Read and write records in a device's file, offline or not, and sync them
 ///
@@ -17,7 +16,7 @@ pub struct DeviceArgs {
     /// The device's file; it is made when it is missing
     #[arg(long, value_name = "FILE", global = true, env = "SYNCLINE_DB")]
     pub(super) db: Option<PathBuf>,
-    /// The server to sync with, such as http://127.0.0.1:8080; it may be another one in each call
+    /// The server to sync with, such as http://127.0.0.1:8650; it may be another one in each call
     #[arg(long, value_name = "URL", global = true, env = "SYNCLINE_SERVER")]
     pub(super) server: Option<String>,
     /// Who is signed in
@@ -26,18 +25,8 @@ pub struct DeviceArgs {
     /// A file with the token, read again for each request; wins over --token
     #[arg(long, value_name = "FILE", global = true)]
     pub(super) token_file: Option<PathBuf>,
-    /// Print JSON, and errors as {"error":{"code","message"}}
-    #[arg(long, global = true)]
-    pub(super) json: bool,
     #[command(subcommand)]
     pub(super) command: Command,
-}
-
-impl DeviceArgs {
-    /// Whether errors are printed as JSON.
-    pub const fn json(&self) -> bool {
-        self.json
-    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -47,8 +36,8 @@ pub(super) enum Command {
         #[command(flatten)]
         at: Address,
         /// The value as JSON; `-` reads it from standard input
-        #[arg(allow_negative_numbers = true)]
-        json: String,
+        #[arg(value_name = "JSON", allow_negative_numbers = true)]
+        value: String,
     },
     /// Print a record's value as JSON
     Get(Address),
@@ -104,7 +93,7 @@ pub(super) enum Command {
         /// Which datasets; none: all of the identity, also those never seen here
         datasets: Vec<String>,
         /// How long to try while the server does not answer, such as 500ms, 30s or 5m
-        #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration::parse)]
+        #[arg(long, value_name = "TIME", default_value = "30s")]
         give_up_after: Duration,
     },
     /// Say who is signed in and what waits for the next sync
@@ -186,7 +175,8 @@ fn parse_policy(name: &str) -> Result<PolicyChoice, String> {
 
 const EXAMPLES: &str = r#"Examples:
   A first record, and a second device that gets it:
-    export SYNCLINE_SERVER=http://127.0.0.1:8080 SYNCLINE_TOKEN=$(syncline token --user ada --data data)
+    export SYNCLINE_SERVER=http://127.0.0.1:8650
+    export SYNCLINE_TOKEN=$(syncline token --user ada)
     syncline device --db phone.db put notes today '{"text":"milk","done":false}'
     syncline device --db phone.db sync
     syncline device --db tablet.db sync

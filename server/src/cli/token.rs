@@ -85,8 +85,11 @@ mod tests {
     fn check(claims: &str, audience: Option<&str>) {
         let token = format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims));
         let login = parse_login(&token).ok();
-        let expected = audience
-            .map(|it| Login { issuer: "https://issuer.example".into(), audience: it.into(), subject: "ada".into() });
+        let expected = audience.map(|it| Login {
+            issuer: "https://issuer.example".into(),
+            audience: it.into(),
+            subject: "ada".into(),
+        });
         assert_eq!(login, expected, "{claims}");
     }
 

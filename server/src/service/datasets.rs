@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use sync_core::merge::push::{PushContext, plan_delete, plan_purge};
+use sync_core::merge::push::{plan_delete, plan_purge};
 use sync_core::model::{DatasetName, DeviceId, EpochReason, Owner, Position, SyncCount, Timestamp};
 
-use crate::clock::Draw;
 use crate::error::ServiceError;
 use crate::service::Service;
 use crate::store::{CommitOutcome, DatasetAddress, Touched};
@@ -44,10 +43,7 @@ impl Service {
     }
 
     /// Makes room for one more dataset of an owner. Nothing: it has as many as it may.
-    pub(crate) async fn begin_creation<'a>(
-        &'a self,
-        owner: &'a Owner,
-    ) -> Result<Option<Creation<'a>>, ServiceError> {
+    pub(crate) async fn begin_creation<'a>(&'a self, owner: &'a Owner) -> Result<Option<Creation<'a>>, ServiceError> {
         let datasets_max = self.settings.limits.datasets_max;
         for attempt in 0..self.settings.push_attempts_max {
             let creation = self.creations.begin(owner);
@@ -79,10 +75,7 @@ impl Service {
         if head.lineage.position() != cursor {
             return Ok(false);
         }
-        let mut random = Draw(&*self.parts.random);
-        let now = self.parts.clock.now();
-        let mut context = PushContext { now, random: &mut random, limits: &self.settings.limits };
-        let commit = plan_delete(&head, Some(device), &mut context);
+        let commit = self.plan(|context| plan_delete(&head, Some(device), context));
         // Stale: it has moved on since it was read, so it is not where the cursor says.
         Ok(self.parts.store.commit(dataset, commit).await? == CommitOutcome::Written)
     }

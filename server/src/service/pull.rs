@@ -1,10 +1,9 @@
 //! Pulling: pages of records since a cursor.
 
-use sync_core::merge::push::{Head, PushContext, plan_epoch};
+use sync_core::merge::push::{Head, plan_epoch};
 use sync_core::model::{EpochReason, NextPage, SyncCount, Value, limits};
 use sync_core::protocol::{DatasetRequest, Page, Reset, Restart};
 
-use crate::clock::Draw;
 use crate::error::ServiceError;
 use crate::service::Service;
 use crate::service::line::{LineVerdict, Standing};
@@ -44,6 +43,8 @@ impl Service {
             let verdict = match standing.check_line(&head) {
                 LineVerdict::Ahead => match self.open_epoch(dataset, &head, EpochReason::Ahead).await? {
                     Some(after) => {
+                        tracing::warn!(dataset.name = %dataset.name, sync_count = head.lineage.count.0,
+                            "a device is ahead of dataset `{}`: the store was put back without `syncline fence`", dataset.name);
                         head = after;
                         standing.check_line(&head)
                     }
@@ -70,17 +71,10 @@ impl Service {
         head: &Head,
         why: EpochReason,
     ) -> Result<Option<Head>, ServiceError> {
-        let mut random = Draw(&*self.parts.random);
-        let now = self.parts.clock.now();
-        let mut context = PushContext { now, random: &mut random, limits: &self.settings.limits };
-        let commit = plan_epoch(head, why, &mut context);
+        let commit = self.plan(|context| plan_epoch(head, why, context));
         let after = commit.head.clone();
         match self.parts.store.commit(dataset, commit).await? {
-            CommitOutcome::Written => {
-                tracing::warn!(dataset.name = %dataset.name, sync_count = head.lineage.count.0, ?why,
-                    "opened an epoch of dataset `{}`", dataset.name);
-                Ok(Some(after))
-            }
+            CommitOutcome::Written => Ok(Some(after)),
             CommitOutcome::Stale => Ok(None),
         }
     }

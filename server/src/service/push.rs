@@ -8,7 +8,6 @@ use sync_core::model::Limits;
 use sync_core::protocol::{GroupAnswer, GroupStatus, Overwritten, Push, PushAnswer, code};
 use tokio::sync::oneshot;
 
-use crate::clock::Draw;
 use crate::error::ServiceError;
 use crate::service::Service;
 use crate::service::line::{LineVerdict, Standing};
@@ -125,7 +124,8 @@ impl Service {
             let mut planned = Planned::default();
             let full = creation.as_ref().is_some_and(Option::is_none);
             let results = self.plan_together(&mut view, &mut planned, requests, full);
-            if planned.is_empty() {
+            // Where nothing was ever written, a push of which nothing is written leaves no trace either.
+            if planned.is_empty() || view.head.lineage.position().is_none() {
                 return Ok(results);
             }
             let count = view.head.lineage.count;
@@ -148,26 +148,23 @@ impl Service {
         requests: &[&PushRequest],
         full: bool,
     ) -> Vec<Pushed> {
-        let limits = &self.settings.limits;
-        let mut random = Draw(&*self.parts.random);
-        let mut context = PushContext { now: self.parts.clock.now(), random: &mut random, limits };
-        let plan = |request: &&PushRequest| {
+        let mut one = |request: &&PushRequest, context: &mut PushContext<'_>| {
             let Push { device, sequence, groups } = &request.push;
             if request.standing.check_line(&view.head) != LineVerdict::On {
                 return Pushed::OffLine;
             }
             if full {
                 // Not remembered: there may be room when it is sent again.
-                let refused = || Outcome::Refused(Refusal::Limit(too_many_datasets(limits)));
+                let refused = || Outcome::Refused(Refusal::Limit(too_many_datasets(context.limits)));
                 let outcomes = groups.iter().map(|_| refused()).collect();
                 return Pushed::Answered(answer(*sequence, Answer { ack: view.head.lineage.position(), outcomes }));
             }
-            Pushed::Answered(match plan_push(view, planned, *device, *sequence, groups, &mut context) {
+            Pushed::Answered(match plan_push(view, planned, *device, *sequence, groups, context) {
                 PushPlan::Accept(accepted) | PushPlan::Repeat(accepted) => answer(*sequence, accepted),
                 PushPlan::Copied => PushAnswer { sequence: *sequence, copied: true, ack: None, groups: Vec::new() },
             })
         };
-        requests.iter().map(plan).collect()
+        self.plan(|context| requests.iter().map(|request| one(request, context)).collect())
     }
 
     /// How long to wait before planning again: more each time, and never the same for two.

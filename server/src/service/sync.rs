@@ -36,11 +36,8 @@ impl Service {
     pub async fn sync(&self, caller: &Caller, request: SyncRequest) -> Result<SyncResponse, ServiceError> {
         self.check(caller, &request)?;
         let SyncRequest { version: _, device, app: _, limits_version, list, datasets } = request;
-        let mut response = SyncResponse {
-            version: PROTOCOL_VERSION,
-            server_time: self.parts.clock.now(),
-            ..SyncResponse::default()
-        };
+        let mut response =
+            SyncResponse { version: PROTOCOL_VERSION, server_time: self.parts.clock.now(), ..SyncResponse::default() };
         if limits_version != Some(self.limits_version) {
             response.limits = Some(self.settings.limits.clone());
             response.limits_version = Some(self.limits_version);

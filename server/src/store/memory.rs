@@ -193,9 +193,10 @@ impl Dataset {
             remembered.drain(..surplus);
         }
         for (id, count) in changes {
-            if self.changes.insert(id, count).is_none() {
+            self.changes.entry(id).or_insert_with(|| {
                 self.changes_in_order.push_back(id);
-            }
+                count
+            });
         }
         let surplus = self.changes_in_order.len().saturating_sub(limits::CHANGES_REMEMBERED_MAX);
         for id in self.changes_in_order.drain(..surplus) {
@@ -206,5 +207,23 @@ impl Dataset {
             self.by_count.retain(|(_, key)| !purged(&self.records[key]));
             self.records.retain(|_, record| !purged(record));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    crate::store_conformance!((Arc::new(MemoryStore::new()), ()));
+
+    #[tokio::test]
+    async fn a_backup_that_is_put_back_takes_away_what_came_after_it() {
+        let store = MemoryStore::new();
+        let dataset =
+            DatasetAddress { owner: Owner::parse("local:ada").unwrap(), name: DatasetName::parse("notes").unwrap() };
+        let backup = store.snapshot();
+        store.commit(&dataset, Commit::on(&Head::default())).await.unwrap();
+        store.restore(backup);
+        assert_eq!(store.addresses(None, 10).await.unwrap(), []);
     }
 }

@@ -207,7 +207,10 @@ pub fn plan_response(
 ) -> Result<(Plan, Absorbed), ReplicaError> {
     let state = replica.state()?;
     let mut absorbed = Absorbed { late: is_late(request, &state), ..Absorbed::default() };
-    let Some(response) = response.filter(|_| !absorbed.late) else { return Ok((Plan::default(), absorbed)) };
+    if absorbed.late {
+        return Ok((Plan::default(), absorbed));
+    }
+    let response = response.unwrap_or_else(|| DatasetResponse::empty(None, request.name.clone()));
     if let Some(error) = response.error {
         absorbed.error = Some(error);
     } else if let Some(deleted) = response.deleted {
@@ -229,6 +232,18 @@ pub fn plan_response(
             plan_page(replica, state, snapshot, arrived, server_time, context)?;
         absorbed.diverged = diverged;
         absorbed.parked = parked;
+        return Ok((plan, absorbed));
+    } else if state.pull.is_none() && state.in_flight.as_ref().is_some_and(|in_flight| in_flight.answered) {
+        // The push wrote nothing and nobody else did: it settles where the device already is.
+        let unchanged = Arrived {
+            records: Vec::new(),
+            position: state.cursor,
+            next: None,
+            lineage: state.lineage.clone(),
+            digest: None,
+        };
+        let (plan, pulled) = plan_page(replica, state, false, unchanged, server_time, context)?;
+        absorbed.parked = pulled.parked;
         return Ok((plan, absorbed));
     }
     Ok((Plan::default(), absorbed))

@@ -137,7 +137,7 @@ pub enum SessionEnd {
     UpgradeRequired(ErrorBody),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum State {
     /// Datasets are being prepared for the next request.
     Preparing,
@@ -151,7 +151,7 @@ enum State {
 }
 
 /// A sync session.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Session {
     config: SessionConfig,
     state: State,
@@ -334,6 +334,11 @@ impl Session {
         self.round_accepted |= absorbed.accepted > 0;
         self.round_conflicted |= absorbed.conflicts > 0;
         match absorbed.error {
+            // The answer had no room for it, or others were faster.
+            Some(error) if error.code == code::TOO_MANY_REQUESTS => {
+                self.round_conflicted = true;
+                self.to_prepare.insert(dataset, true);
+            }
             Some(error) => drop(self.errors.insert(dataset, error)),
             None => drop(self.to_prepare.insert(dataset, false)),
         }

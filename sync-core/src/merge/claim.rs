@@ -22,6 +22,10 @@ pub fn plan_claim(
         stack.policies = guest.policies()?.into();
         writes.push(Write::Policies((*stack.policies).clone()));
     }
+    // An open group must stay the topmost one for its keys.
+    for group in identity.groups()?.into_iter().filter(|group| group.state == GroupState::Open) {
+        stack.change_header(group.id)?.state = GroupState::Sealed;
+    }
     let mut keys = Vec::new();
     for group in guest.groups()? {
         let change_id = group.change_id;

@@ -94,7 +94,7 @@ fn thaw_and_send(replica: &dyn Replica, state: &mut ReplicaState) -> Result<Froz
             let mut frozen = patch.sent.take().ok_or_else(missing)?;
             if renew {
                 let base = replica.base(&key)?;
-                frozen.base = renewed_base(&frozen, &patch, base.as_ref());
+                frozen.base = renewed_base(&patch, base.as_ref());
             }
             sent.push(wire(&key, &patch, &frozen));
             if renew {
@@ -110,10 +110,9 @@ fn thaw_and_send(replica: &dyn Replica, state: &mut ReplicaState) -> Result<Froz
     Ok(Frozen { device, sequence, groups, writes })
 }
 
-/// The base of a frozen patch on another line: what it was made from must still be there, or it conflicts.
-fn renewed_base(frozen: &SentPatch, patch: &PendingPatch, base: Option<&Record>) -> SyncCount {
-    let same = base.and_then(Record::value) == patch.under.as_ref();
-    if same || matches!(frozen.op, PatchOp::Merge(_)) {
+/// The base of a frozen patch on another line: if what it was made from is not there any more, it was never seen there.
+fn renewed_base(patch: &PendingPatch, base: Option<&Record>) -> SyncCount {
+    if base.and_then(Record::value) == patch.under.as_ref() {
         base.map_or(SyncCount::ZERO, Record::base)
     } else {
         SyncCount::NEVER

@@ -423,7 +423,7 @@ fn decide_patch(
     let value = current.and_then(Record::value);
     let seen = patch.base == current.map_or(SyncCount::ZERO, Record::base);
     let edited = patch.device_time.min(now);
-    let stored = current.map_or(Timestamp::default(), |record| record.device_time);
+    let stored = current.map_or_else(Timestamp::default, |record| record.device_time);
     let (compare, new) = match &patch.op {
         PatchOp::Merge(delta) => {
             let merged = delta::apply(delta, value)?;

@@ -204,6 +204,8 @@ fn rebase_claimed(
             Err(_overflow) => return Rebased::Overflows,
         }
     }
+    // From here on it is a change of the identity's value like any other.
+    patch.claimed = false;
     patch.under = below;
     Rebased::Stays
 }
@@ -220,17 +222,18 @@ fn adopt<'a>(
 ) -> Result<Option<Value>, DoesNotFit> {
     if let (Policy::Fields, Value::Map(guests), Value::Map(theirs)) = (policy, guests, theirs) {
         let mut merged = theirs.clone();
-        for (name, guest) in guests {
+        let under = match under {
+            Some(Value::Map(under)) => Some(under),
+            _ => None,
+        };
+        let before = |name: &String| under.and_then(|under| under.get(name));
+        for (name, guest) in guests.iter().filter(|(name, guest)| before(name) != Some(guest)) {
             path.push(name);
             let value = match theirs.get(name) {
                 None => Some(guest.clone()),
                 Some(their) => {
                     let policy = policies.of_field(path, guest);
-                    let under = match under {
-                        Some(Value::Map(under)) => under.get(name),
-                        _ => None,
-                    };
-                    let adopted = adopt(policies, policy, path, under, guest, their, lose)?;
+                    let adopted = adopt(policies, policy, path, before(name), guest, their, lose)?;
                     if adopted.is_none() && guest != their {
                         lose(path, guest);
                     }
@@ -239,6 +242,10 @@ fn adopt<'a>(
             };
             path.pop();
             merged.extend(value.map(|value| (name.clone(), value)));
+        }
+        let removed = under.into_iter().flatten().filter(|(name, _)| !guests.contains_key(*name));
+        for (name, _) in removed.filter(|(name, under)| theirs.get(*name) == Some(under)) {
+            merged.remove(name);
         }
         return Ok(Some(Value::Map(merged)));
     }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::conflict::{Cause, LogEntry, Parked};
+use crate::model::value::present;
 use crate::model::{
     ChangeId, DeviceId, Digest, Lineage, NextPage, PatchOp, Position, Record, RecordKey, SyncCount, Timestamp, Value,
 };
@@ -71,8 +72,10 @@ pub struct GroupHeader {
 pub struct PendingPatch {
     /// The value that it was made from: that of the layer below. While a map is removed on the server, the last live
     /// one, so that an edit can still be told from what it edited.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub under: Option<Value>,
     /// The value that the app wants; nothing: removed.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub value: Option<Value>,
     /// When the app wrote it.
     pub device_time: Timestamp,
@@ -92,6 +95,7 @@ pub struct OpenQuestion {
     /// The remote's count that it is about. An answer names it, and is asked for again if the record has moved on.
     pub remote_count: SyncCount,
     /// What both sides began with.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub base: Option<Value>,
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::conflict::{Cause, Loss, Question, Resolution, Side};
+use crate::conflict::{Cause, Loss, ParkedPatch, Question, Resolution, Side};
 use crate::delta;
 use crate::merge::replica::{
     GroupHeader, GroupId, GroupState, PendingPatch, Plan, Replica, ReplicaError, ReplicaState, Write,
 };
 use crate::merge::stack::Stack;
 use crate::model::{ChangeId, Digest, Limits, RecordKey, SyncCount, Timestamp, Value};
+use crate::policy::Policy;
 
 pub use crate::merge::stack::Context;
 
@@ -197,7 +198,7 @@ pub fn questions(replica: &dyn Replica) -> Result<Vec<Question>, ReplicaError> {
                     key: key.clone(),
                     base: question.base,
                     local: patch.value,
-                    remote: replica.base(&key)?.and_then(|record| record.value().cloned()),
+                    remote: patch.under,
                     remote_count: question.remote_count,
                 });
             }
@@ -258,8 +259,9 @@ pub fn plan_resolve(
     Ok(Plan { writes, changes })
 }
 
-/// Brings a parked unit back as pending changes. A record that this device has written since keeps what was written;
-/// the parked value then goes to the conflict log. Counters and sets bring back their difference in any case.
+/// Brings a parked unit back as pending changes, made from what they were made from: what has changed since is decided
+/// by policy, as for any pending change. A record that this device has written since keeps what was written, and the
+/// parked value goes to the conflict log; counters and sets bring back their difference in any case.
 ///
 /// # Errors
 /// [`WriteError::NotFound`] if there is no such unit; limits as for [`plan_write`].
@@ -272,24 +274,72 @@ pub fn plan_retry(
     let Some(parked) = replica.parked(id)? else {
         return Err(WriteError::NotFound(format!("nothing is parked under {id}")));
     };
-    let mut stack = Stack::over_base(replica)?;
-    let mut again = Again::default();
-    let mut superseded = Vec::new();
+    // A unit may hold several groups that lay over each other: of each record the first base and the last value.
+    let mut patches: BTreeMap<RecordKey, ParkedPatch> = BTreeMap::new();
     for patch in parked.patches {
-        let kept = written_since(&mut stack, &patch.key, parked.at)?;
-        let loss = Loss { key: patch.key, path: Vec::new(), side: Side::Local, under: patch.under, value: patch.value };
-        let merges = |loss: &Loss| matches!(loss.value, Some(Value::Int(_) | Value::List(_)));
-        if kept && !(merges(&loss) && again.is_difference(&stack, &loss)) {
-            superseded.push(loss);
-        } else {
-            again.bring_back(&mut stack, loss)?;
+        match patches.get_mut(&patch.key) {
+            Some(lower) => (lower.value, lower.device_time) = (patch.value, patch.device_time),
+            None => drop(patches.insert(patch.key.clone(), patch)),
         }
     }
-    again.write(&mut stack, limits, context)?;
+    let mut stack = Stack::over_base(replica)?;
+    let mut superseded = Vec::new();
+    let mut back = Vec::new();
+    for patch in patches.into_values() {
+        let ParkedPatch { key, under, value, .. } = &patch;
+        if written_since(&mut stack, key, parked.at)? && !is_sum(&stack, key, under.as_ref(), value.as_ref()) {
+            let ParkedPatch { key, under, value, .. } = patch;
+            superseded.push(Loss { key, path: Vec::new(), side: Side::Local, under, value });
+        } else {
+            back.push((patch.key.clone(), patch));
+        }
+    }
+    let keys: Vec<_> = back.iter().map(|(key, _)| key.clone()).collect();
+    for key in &keys {
+        // What was written since is closed: this lies over it.
+        let top = stack.layers(key)?.patches.last_key_value().map(|(id, _)| *id);
+        if let Some(id) = top
+            && stack.header(id)?.state == GroupState::Open
+        {
+            stack.change_header(id)?.state = GroupState::Sealed;
+        }
+    }
+    let (mut group, mut count, mut bytes) = (None, 0, 0);
+    for (key, ParkedPatch { under, value, device_time, .. }) in back {
+        let size = key.as_str().len() + value.as_ref().map_or(0, Value::encoded_len);
+        let full = count >= limits.group_patches_max || bytes + size > limits.group_bytes_max;
+        let id = match group {
+            Some(id) if !full => id,
+            _ => {
+                (count, bytes) = (0, 0);
+                stack.push_group(|id| GroupHeader {
+                    id,
+                    state: GroupState::Sealed,
+                    change_id: ChangeId::random(context.random),
+                    patches: 0,
+                    bytes: 0,
+                })
+            }
+        };
+        group = Some(id);
+        count += 1;
+        bytes += size;
+        let patch =
+            PendingPatch { under, value, device_time, whole: false, claimed: false, question: None, sent: None };
+        stack.set_patch(id, &key, patch)?;
+    }
+    stack.restack(keys, context.now)?;
     stack.log(context.now, Cause::Superseded, superseded);
     let (mut writes, changes) = stack.into_writes();
     writes.push(Write::Unpark(id));
     Ok(Plan { writes, changes })
+}
+
+/// Whether a change is a sum of its own: a counter's or a set's, which a later write does not replace.
+fn is_sum(stack: &Stack<'_>, key: &RecordKey, under: Option<&Value>, value: Option<&Value>) -> bool {
+    let Some(value) = value else { return false };
+    let policy = stack.policies.of_record(key.as_str(), under, Some(value));
+    matches!(policy, Policy::Counter | Policy::Set) && delta::diff(&stack.policies, policy, under, value).is_some()
 }
 
 /// Whether this device has written the record after that moment.
@@ -340,13 +390,6 @@ struct Again {
 }
 
 impl Again {
-    /// Whether a lost value comes back as a difference, and not whole.
-    fn is_difference(&self, stack: &Stack<'_>, loss: &Loss) -> bool {
-        let Some(value) = &loss.value else { return false };
-        let policy = stack.policies.of_record(loss.key.as_str(), loss.under.as_ref(), Some(value));
-        policy.is_mergeable() && delta::diff(&stack.policies, policy, loss.under.as_ref(), value).is_some()
-    }
-
     fn bring_back(&mut self, stack: &mut Stack<'_>, loss: Loss) -> Result<(), ReplicaError> {
         let Loss { key, path, side, under, value } = loss;
         let current = match self.values.get(&key) {

@@ -192,6 +192,13 @@ fn int_len(int: i64) -> usize {
     }
 }
 
+/// For fields that may hold a value: left out is nothing, and a null that is there is [`Value::Null`].
+///
+/// By itself, an `Option` would read a stored null as nothing, and so make a removal of it.
+pub(crate) fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(deserializer).map(Some)
+}
+
 /// Fails if the JSON text has an integer literal beyond 64 bits: a JSON reader would silently make a float of it.
 pub(crate) fn json_integers_fit(json: &str) -> Result<(), InvalidValue> {
     let bytes = json.as_bytes();

@@ -6,13 +6,14 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-/// The `syncline` binary of this workspace, built once in the profile of the tests.
+/// The `syncline` binary of this workspace, built once in the profile of the tests; or the one that `SYNCLINE_BINARY`
+/// names, to test what is installed somewhere.
 ///
 /// # Panics
 /// If it does not build.
 pub fn syncline() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(build)
+    BINARY.get_or_init(|| std::env::var_os("SYNCLINE_BINARY").map_or_else(build, PathBuf::from))
 }
 
 fn build() -> PathBuf {

@@ -8,10 +8,13 @@ pub(super) const IO: &[&str] = &["std::fs", "std::env", "std::net", "std::proces
 pub(super) const DRIVERS: &[&str] =
     &["axum", "tower", "hyper", "reqwest", "jsonwebtoken", "rusqlite", "sqlx", "aws", "clap", "indicatif"];
 
+/// How many names of a path the rules can tell apart.
+const DEPTH: usize = 3;
+
 pub(super) struct Import {
     /// `crate`, `sync_core` or `driver`.
     pub(super) from: &'static str,
-    /// The top-level module, or the driver as the rules name it.
+    /// The path below it, at most three names long, or the driver as the rules name it.
     pub(super) name: String,
     pub(super) line: usize,
 }
@@ -40,13 +43,13 @@ pub(super) fn imports(tokens: &[Token<'_>], module: &[&str]) -> Vec<Import> {
                 }
             }
             "mod" if text(at + 2) == "{" => inline.push(depth),
-            "crate" if text(at + 1) == "::" => first_names(tokens, at + 2).iter().for_each(|name| add("crate", name)),
+            "crate" if text(at + 1) == "::" => paths(tokens, at + 2, DEPTH).iter().for_each(|name| add("crate", name)),
             "sync_core" if begins_path && text(at + 1) == "::" => {
-                first_names(tokens, at + 2).iter().for_each(|name| add("sync_core", name));
+                paths(tokens, at + 2, DEPTH).iter().for_each(|name| add("sync_core", name));
             }
             "std" if begins_path && text(at + 1) == "::" => {
-                for name in first_names(tokens, at + 2) {
-                    if let Some(io) = IO.iter().find(|io| io.strip_prefix("std::") == Some(name)) {
+                for name in paths(tokens, at + 2, 1) {
+                    if let Some(io) = IO.iter().find(|io| io.strip_prefix("std::") == Some(&name)) {
                         add("driver", io);
                     }
                 }
@@ -60,7 +63,7 @@ pub(super) fn imports(tokens: &[Token<'_>], module: &[&str]) -> Vec<Import> {
                 if levels < own_depth {
                     add("crate", module[0]);
                 } else if text(at + 2 * levels - 1) == "::" {
-                    first_names(tokens, at + 2 * levels).iter().for_each(|name| add("crate", name));
+                    paths(tokens, at + 2 * levels, DEPTH).iter().for_each(|name| add("crate", name));
                 }
                 at += 2 * (levels - 1);
             }
@@ -76,27 +79,32 @@ pub(super) fn imports(tokens: &[Token<'_>], module: &[&str]) -> Vec<Import> {
     found
 }
 
-/// The first name of each branch of the path or `{…}` that begins at `at`.
-fn first_names<'a>(tokens: &[Token<'a>], at: usize) -> Vec<&'a str> {
-    if tokens.get(at).is_none_or(|token| token.text != "{") {
-        return tokens.get(at).map(|token| token.text).into_iter().collect();
+/// The paths that begin at `at`, one for each branch of a `{…}`, each cut off after `depth` names.
+fn paths(tokens: &[Token<'_>], at: usize, depth: usize) -> Vec<String> {
+    let text = |at: usize| tokens.get(at).map_or("", |token| token.text);
+    if text(at) != "{" {
+        let name = text(at);
+        if depth == 1 || text(at + 1) != "::" {
+            return vec![name.to_owned()];
+        }
+        return paths(tokens, at + 2, depth - 1).iter().map(|rest| format!("{name}::{rest}")).collect();
     }
-    let mut names = Vec::new();
-    let mut depth = 0;
-    for pair in tokens[at..].windows(2) {
-        match pair[0].text {
-            "{" => depth += 1,
-            "}" => depth -= 1,
+    let mut found = Vec::new();
+    let mut open = 0;
+    for at in at..tokens.len() {
+        match text(at) {
+            "{" => open += 1,
+            "}" => open -= 1,
             _ => {}
         }
-        if depth == 0 {
+        if open == 0 {
             break;
         }
-        if depth == 1 && matches!(pair[0].text, "{" | ",") && pair[1].text != "}" {
-            names.push(pair[1].text);
+        if open == 1 && matches!(text(at), "{" | ",") && text(at + 1) != "}" {
+            found.extend(paths(tokens, at + 1, depth));
         }
     }
-    names
+    found
 }
 
 /// The index behind the item at `at`: behind its block, or behind its semicolon.
@@ -205,7 +213,7 @@ fn the_scanner_finds_every_way_to_import() {
     let source = r##"
         //! crate::comment
         use crate::plain::Thing;
-        use crate::{listed::{self, inner}, second};
+        use crate::{listed::{self, inner::{a::A::One, b}}, second};
         pub(crate) fn quote<'a>(c: char) -> bool { c == '"' || "crate::text" == r#"crate::raw"# }
         use super::super::sibling::Other;
         mod nested { use super::own::Fine; use super::super::super::outer; }
@@ -220,17 +228,19 @@ fn the_scanner_finds_every_way_to_import() {
     let found = imports(&tokens(source), &["client", "session"]);
     let found: Vec<String> = found.iter().map(|import| format!("{}::{}", import.from, import.name)).collect();
     let wanted = [
-        "crate::plain",
-        "crate::listed",
+        "crate::plain::Thing",
+        "crate::listed::self",
+        "crate::listed::inner::a",
+        "crate::listed::inner::b",
         "crate::second",
-        "crate::sibling",
+        "crate::sibling::Other",
         "crate::client",
         "crate::outer",
-        "crate::called",
+        "crate::called::now",
         "driver::axum",
         "driver::std::env",
         "driver::rusqlite",
-        "sync_core::model",
+        "sync_core::model::Value",
         "sync_core::merge",
     ];
     assert_eq!(found, wanted);

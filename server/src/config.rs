@@ -1,0 +1,247 @@
+//! The configuration: read once, passed down. `config.default.toml` has every key with its default.
+
+mod duration;
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use sync_core::model::Limits;
+use toml::{Table, Value};
+
+pub use duration::{Duration, InvalidDuration};
+
+/// The default configuration, with comments.
+pub const DEFAULT: &str = include_str!("../config.default.toml");
+
+/// Begins the names of variables that override a key: `SYNCLINE__SECTION__KEY`.
+pub const ENVIRONMENT_PREFIX: &str = "SYNCLINE__";
+
+/// All settings.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Section `server`.
+    pub server: ServerConfig,
+    /// Section `auth`.
+    pub auth: AuthConfig,
+    /// Section `limits`.
+    pub limits: Limits,
+    /// Section `retention`.
+    pub retention: RetentionConfig,
+    /// Section `log`.
+    pub log: LogConfig,
+}
+
+/// How the server is reached.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerConfig {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The data folder.
+    pub data: PathBuf,
+    /// Connections at once.
+    pub connections_max: usize,
+    /// Requests at once.
+    pub requests_max: usize,
+    /// For the head of a request.
+    pub head_timeout: Duration,
+    /// For its body.
+    pub body_timeout: Duration,
+    /// For open requests at the end.
+    pub stop_timeout: Duration,
+}
+
+/// Whose tokens are taken.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthConfig {
+    /// The identity pool.
+    pub pool: String,
+    /// The region of its identities.
+    pub region: String,
+    /// `iss` of tokens.
+    #[serde(deserialize_with = "unless_empty")]
+    pub issuer: Option<String>,
+    /// `aud` of tokens.
+    pub audiences: Vec<String>,
+    /// The issuer's public keys.
+    #[serde(deserialize_with = "unless_empty")]
+    pub jwks_file: Option<String>,
+    /// How far clocks may differ.
+    pub leeway: Duration,
+}
+
+/// How long what is gone is remembered.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionConfig {
+    /// Tombstones.
+    pub tombstones: Duration,
+}
+
+/// What is logged.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogConfig {
+    /// How much.
+    pub level: String,
+    /// In which form.
+    pub format: LogFormat,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Why a configuration is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("the configuration {} cannot be read", .path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
+    /// It cannot be understood.
+    #[error("{origin}: {problem}")]
+    Invalid {
+        /// Where it stands.
+        origin: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+impl Config {
+    /// Reads the defaults, over them the file, and over that the environment.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or says something that there is no setting for.
+    pub fn load(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigError> {
+        let mut table = defaults();
+        if let Some(path) = file {
+            let text = fs::read_to_string(path);
+            let text = text.map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+            override_with_file(&mut table, &path.display().to_string(), &text)?;
+        }
+        for (name, value) in environment {
+            if let Some(key) = name.to_str().and_then(|name| name.strip_prefix(ENVIRONMENT_PREFIX)) {
+                override_with_variable(&mut table, key, &value)?;
+            }
+        }
+        let config: Self = table.try_into().map_err(|error| invalid("the configuration", error))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let Limits {
+            value_bytes_max,
+            group_patches_max,
+            group_bytes_max,
+            request_patches_max,
+            request_bytes_max,
+            records_max,
+            datasets_max,
+        } = self.limits;
+        let most = Limits::default();
+        for (name, limit, most) in [
+            ("value_bytes_max", value_bytes_max as u64, most.value_bytes_max as u64),
+            ("group_patches_max", group_patches_max as u64, most.group_patches_max as u64),
+            ("group_bytes_max", group_bytes_max as u64, most.group_bytes_max as u64),
+            ("request_patches_max", request_patches_max as u64, most.request_patches_max as u64),
+            ("request_bytes_max", request_bytes_max as u64, most.request_bytes_max as u64),
+            ("records_max", records_max, most.records_max),
+            ("datasets_max", datasets_max as u64, most.datasets_max as u64),
+        ] {
+            if limit == 0 || limit > most {
+                return Err(invalid("limits", format!("`{name}` is {limit}, and may be 1 to {most}")));
+            }
+        }
+        if self.server.connections_max == 0 || self.server.requests_max == 0 {
+            return Err(invalid("server", "`connections_max` and `requests_max` are at least 1"));
+        }
+        if self.auth.issuer.is_some() && (self.auth.audiences.is_empty() || self.auth.jwks_file.is_none()) {
+            return Err(invalid(
+                "auth",
+                "with `issuer` go `audiences`, of which there is at least one, and `jwks_file`",
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn defaults() -> Table {
+    DEFAULT.parse().expect("the default configuration is valid: a test reads it")
+}
+
+fn override_with_file(table: &mut Table, origin: &str, text: &str) -> Result<(), ConfigError> {
+    let file: Table = text.parse().map_err(|error| invalid(origin, error))?;
+    for (section, keys) in file {
+        let Value::Table(keys) = keys else {
+            return Err(invalid(origin, format!("`{section}` stands outside of a section such as [server]")));
+        };
+        for (key, value) in keys {
+            *entry(table, origin, &section, &key)? = value;
+        }
+    }
+    Ok(())
+}
+
+fn override_with_variable(table: &mut Table, key: &str, value: &OsString) -> Result<(), ConfigError> {
+    let origin = format!("the variable {ENVIRONMENT_PREFIX}{key}");
+    let value = value.to_str().ok_or_else(|| invalid(&origin, "its value is not UTF-8"))?;
+    let path = key.to_ascii_lowercase();
+    let (section, key) =
+        path.split_once("__").ok_or_else(|| invalid(&origin, "it is written SYNCLINE__SECTION__KEY"))?;
+    let entry = entry(table, &origin, section, key)?;
+    *entry = match entry {
+        Value::String(_) => Value::String(value.to_owned()),
+        _ => {
+            let parsed: Result<Table, _> = format!("value = {value}").parse();
+            let mut parsed = parsed.map_err(|_| invalid(&origin, "its value is not one of TOML"))?;
+            parsed.remove("value").ok_or_else(|| invalid(&origin, "it has no value"))?
+        }
+    };
+    Ok(())
+}
+
+/// The place of a key. All keys are there, because the defaults have them all.
+fn entry<'a>(table: &'a mut Table, origin: &str, section: &str, key: &str) -> Result<&'a mut Value, ConfigError> {
+    let names = |table: &Table| table.keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+    let sections = names(table);
+    let Some(Value::Table(keys)) = table.get_mut(section) else {
+        return Err(invalid(origin, format!("there is no section `{section}`, only {sections}")));
+    };
+    let known = names(keys);
+    let unknown = || invalid(origin, format!("there is no setting `{key}` in the section `{section}`, only {known}"));
+    keys.get_mut(key).ok_or_else(unknown)
+}
+
+fn invalid(origin: &str, problem: impl std::fmt::Display) -> ConfigError {
+    ConfigError::Invalid { origin: origin.to_owned(), problem: problem.to_string().trim_end().to_owned() }
+}
+
+fn unless_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Some(String::deserialize(deserializer)?).filter(|text| !text.is_empty()))
+}
+
+#[cfg(test)]
+mod tests;

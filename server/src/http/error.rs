@@ -1,0 +1,109 @@
+//! The one place that turns errors into HTTP.
+
+use axum::Json;
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use sync_core::protocol::{ErrorBody, InvalidMessage, code};
+
+use crate::auth::jwt::TokenError;
+use crate::error::ServiceError;
+
+/// Why a request is not answered as it wishes.
+#[derive(Debug)]
+pub(super) enum HttpError {
+    Service(ServiceError),
+    /// There is nothing at this path.
+    NotFound(String),
+    MethodNotAllowed(Method),
+    /// What the body is, and what it may be.
+    UnsupportedMediaType(&'static str),
+    TooLarge {
+        bytes_max: usize,
+    },
+    TooSlow,
+    /// The body breaks off, or cannot be decompressed.
+    InvalidBody(&'static str),
+    InvalidMessage(InvalidMessage),
+    Panicked,
+}
+
+impl From<ServiceError> for HttpError {
+    fn from(error: ServiceError) -> Self {
+        Self::Service(error)
+    }
+}
+
+impl From<TokenError> for HttpError {
+    fn from(error: TokenError) -> Self {
+        Self::Service(error.into())
+    }
+}
+
+impl IntoResponse for HttpError {
+    fn into_response(self) -> Response {
+        let (status, body, header) = self.parts();
+        let mut response = (status, Json(body)).into_response();
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some((name, value)) = header {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+}
+
+type Header = Option<(header::HeaderName, HeaderValue)>;
+
+impl HttpError {
+    fn parts(self) -> (StatusCode, ErrorBody, Header) {
+        let body = |code: &str, message: String| ErrorBody { code: code.to_owned(), message };
+        let invalid = |message: String| body(code::INVALID_PARAMETER, message);
+        match self {
+            Self::Service(error) => {
+                let (status, header) = of_service(&error);
+                (status, error.body(), header)
+            }
+            Self::NotFound(path) => {
+                (StatusCode::NOT_FOUND, body(code::RESOURCE_NOT_FOUND, format!("there is nothing at {path}")), None)
+            }
+            Self::MethodNotAllowed(method) => {
+                (StatusCode::METHOD_NOT_ALLOWED, invalid(format!("{method} cannot be used here")), None)
+            }
+            Self::UnsupportedMediaType(what) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, invalid(what.to_owned()), None),
+            Self::TooLarge { bytes_max } => {
+                let text = format!("a request has at most {bytes_max} bytes, decompressed");
+                (StatusCode::PAYLOAD_TOO_LARGE, body(code::LIMIT_EXCEEDED, text), None)
+            }
+            Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, invalid("the request came too slowly".to_owned()), None),
+            Self::InvalidBody(what) => (StatusCode::BAD_REQUEST, invalid(what.to_owned()), None),
+            Self::InvalidMessage(error @ InvalidMessage::TooManyValues) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, body(code::LIMIT_EXCEEDED, error.to_string()), None)
+            }
+            Self::InvalidMessage(error) => (StatusCode::BAD_REQUEST, invalid(error.to_string()), None),
+            Self::Panicked => {
+                let text = "the server failed".to_owned();
+                (StatusCode::INTERNAL_SERVER_ERROR, body(code::INTERNAL_ERROR, text), None)
+            }
+        }
+    }
+}
+
+/// Status and header of a service error; what is told to nobody is logged here.
+fn of_service(error: &ServiceError) -> (StatusCode, Header) {
+    match error {
+        ServiceError::NotAuthorized(_) => {
+            (StatusCode::UNAUTHORIZED, Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))))
+        }
+        ServiceError::Forbidden(_) => (StatusCode::FORBIDDEN, None),
+        ServiceError::InvalidParameter(_) => (StatusCode::BAD_REQUEST, None),
+        ServiceError::LimitExceeded(_) => (StatusCode::PAYLOAD_TOO_LARGE, None),
+        ServiceError::TooManyRequests { retry_after_ms } => {
+            let seconds = HeaderValue::from(retry_after_ms.div_ceil(1000).max(1));
+            (StatusCode::TOO_MANY_REQUESTS, Some((header::RETRY_AFTER, seconds)))
+        }
+        ServiceError::UpgradeRequired { .. } => (StatusCode::UPGRADE_REQUIRED, None),
+        ServiceError::Internal(source) => {
+            tracing::error!(error = source.as_ref(), "failed to answer a request");
+            (StatusCode::INTERNAL_SERVER_ERROR, None)
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The use cases over the memory store.
+
+mod lines;
+mod pages;
+mod pushes;
+mod requests;
+mod world;

@@ -1,0 +1,89 @@
+//! The default store: one SQLite file. One thread writes, and commits everything that waits in one transaction; a few
+//! threads read.
+
+mod read;
+mod rows;
+mod schema;
+mod threads;
+mod write;
+
+use std::path::Path;
+
+use async_trait::async_trait;
+use sync_core::merge::push::{Commit, View};
+use sync_core::model::{DatasetName, Owner, SyncCount, Timestamp};
+
+use crate::store::sqlite::threads::{Readers, Writer};
+use crate::store::sqlite::write::EncodedCommit;
+use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsRead, Store, StoreError, Touched};
+
+/// Datasets in one SQLite file. What is on its way is written before the store is gone.
+pub struct SqliteStore {
+    // Before the writer, because the last connection that closes tidies up the file.
+    readers: Readers,
+    writer: Writer,
+}
+
+/// Connections that read.
+const READERS: usize = 4;
+
+impl SqliteStore {
+    /// Opens the file, or makes it, and brings it up to date. Blocks.
+    ///
+    /// # Errors
+    /// If another process holds the file, if it is damaged or from a newer version, or cannot be written.
+    pub fn open(file: &Path) -> Result<Self, StoreError> {
+        let mut connection = schema::open(file)?;
+        schema::migrate(file, &mut connection)?;
+        let reader = || schema::open_reader(file);
+        let readers = Readers::start((0..READERS).map(|_| reader()).collect::<Result<_, _>>()?)?;
+        Ok(Self { readers, writer: Writer::start(connection)? })
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn view(&self, dataset: &DatasetAddress, touched: &Touched) -> Result<View, StoreError> {
+        let (dataset, touched) = (dataset.clone(), touched.clone());
+        self.readers.read(move |connection| read::view(connection, &dataset, touched)).await
+    }
+
+    async fn records_after(&self, dataset: &DatasetAddress, range: &RecordsAfter) -> Result<RecordsRead, StoreError> {
+        let (dataset, range) = (dataset.clone(), range.clone());
+        self.readers.read(move |connection| read::records_after(connection, &dataset, &range)).await
+    }
+
+    async fn commit(&self, dataset: &DatasetAddress, commit: Commit) -> Result<CommitOutcome, StoreError> {
+        self.writer.write(EncodedCommit::new(dataset.clone(), commit)).await
+    }
+
+    async fn datasets(
+        &self,
+        owner: &Owner,
+        after: Option<&DatasetName>,
+        names_max: usize,
+    ) -> Result<Vec<DatasetName>, StoreError> {
+        let (owner, after) = (owner.clone(), after.cloned());
+        self.readers.read(move |connection| read::datasets(connection, &owner, after.as_ref(), names_max)).await
+    }
+
+    async fn addresses(
+        &self,
+        after: Option<&DatasetAddress>,
+        addresses_max: usize,
+    ) -> Result<Vec<DatasetAddress>, StoreError> {
+        let after = after.cloned();
+        self.readers.read(move |connection| read::addresses(connection, after.as_ref(), addresses_max)).await
+    }
+
+    async fn old_tombstones(
+        &self,
+        before: Timestamp,
+        tombstones_max: usize,
+    ) -> Result<Vec<(DatasetAddress, SyncCount)>, StoreError> {
+        self.readers.read(move |connection| read::old_tombstones(connection, before, tombstones_max)).await
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! Rows to types. What a file holds is checked like everything that comes from outside.
+
+use rusqlite::types::Type;
+use rusqlite::{Error, Row};
+use sync_core::merge::push::{Head, RememberedPush};
+use sync_core::model::{
+    CommitTag, DatasetName, DeviceId, Digest, EpochId, Owner, Position, Record, RecordKey, RecordState, RemovalReason,
+    SyncCount, Timestamp, Value,
+};
+
+use crate::store::DatasetAddress;
+
+/// Columns of [`head`], behind the id.
+pub(super) const HEAD: &str = "id, floor, records, bytes, digest, modified_at, modified_by, lineage";
+
+/// Columns of [`record`].
+pub(super) const RECORD: &str = "key, sync_count, removal, modified_by, modified_at, device_time, value";
+
+/// The id and head of a dataset.
+pub(super) fn head(row: &Row<'_>) -> Result<(i64, Head), Error> {
+    let digest: [u8; 16] = row.get(4)?;
+    let head = Head {
+        floor: count(row, 1)?,
+        records: number(row, 2)?,
+        bytes: number(row, 3)?,
+        digest: Digest::from_bytes(digest),
+        modified_at: Timestamp(row.get(5)?),
+        modified_by: device(row, 6)?,
+        lineage: message(row, 7)?,
+    };
+    Ok((row.get(0)?, head))
+}
+
+/// A record.
+pub(super) fn record(row: &Row<'_>) -> Result<Record, Error> {
+    let removal: Option<String> = row.get(2)?;
+    let state = match removal {
+        Some(reason) => RecordState::Removed(parse_removal(&reason)),
+        None => {
+            let bytes = row.get_ref(6)?.as_blob().map_err(|error| wrong(6, Type::Blob, error))?;
+            RecordState::Value(Value::from_bytes(bytes).map_err(|error| wrong(6, Type::Blob, error))?)
+        }
+    };
+    Ok(Record {
+        key: RecordKey::parse(row.get::<_, String>(0)?).map_err(|error| wrong(0, Type::Text, error))?,
+        state,
+        sync_count: count(row, 1)?,
+        modified_by: device(row, 3)?,
+        modified_at: Timestamp(row.get(4)?),
+        device_time: Timestamp(row.get(5)?),
+    })
+}
+
+/// A remembered push: sequence, hash, answer.
+pub(super) fn push(row: &Row<'_>) -> Result<RememberedPush, Error> {
+    Ok(RememberedPush { sequence: number(row, 0)?, hash: row.get(1)?, answer: message(row, 2)? })
+}
+
+/// A position: epoch, count, tag.
+pub(super) fn position(row: &Row<'_>, at: usize) -> Result<Option<Position>, Error> {
+    let epoch: Option<[u8; 16]> = row.get(at)?;
+    let tag: Option<[u8; 8]> = row.get(at + 2)?;
+    let count = count(row, at + 1)?;
+    Ok(epoch.zip(tag).map(|(epoch, tag)| Position {
+        epoch: EpochId::from_bytes(epoch),
+        count,
+        tag: CommitTag::from_bytes(tag),
+    }))
+}
+
+/// An address: owner, name.
+pub(super) fn address(row: &Row<'_>) -> Result<DatasetAddress, Error> {
+    let owner = Owner::parse(row.get::<_, String>(0)?).map_err(|error| wrong(0, Type::Text, error))?;
+    Ok(DatasetAddress { owner, name: name(row, 1)? })
+}
+
+/// The name of a dataset.
+pub(super) fn name(row: &Row<'_>, at: usize) -> Result<DatasetName, Error> {
+    DatasetName::parse(row.get::<_, String>(at)?).map_err(|error| wrong(at, Type::Text, error))
+}
+
+/// A sync count.
+pub(super) fn count(row: &Row<'_>, at: usize) -> Result<SyncCount, Error> {
+    number(row, at).map(SyncCount)
+}
+
+/// A number for a column. Counts and sequences stay below 2^53; what a client makes up beyond is beyond everything.
+pub(super) fn column(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Why a record was removed, for a column.
+pub(super) const fn removal(reason: RemovalReason) -> &'static str {
+    match reason {
+        RemovalReason::Removed => "removed",
+        RemovalReason::Left => "left",
+        _ => "unknown",
+    }
+}
+
+fn parse_removal(text: &str) -> RemovalReason {
+    match text {
+        "removed" => RemovalReason::Removed,
+        "left" => RemovalReason::Left,
+        _ => RemovalReason::Unknown,
+    }
+}
+
+fn number(row: &Row<'_>, at: usize) -> Result<u64, Error> {
+    let number: i64 = row.get(at)?;
+    u64::try_from(number).map_err(|error| wrong(at, Type::Integer, error))
+}
+
+fn device(row: &Row<'_>, at: usize) -> Result<Option<DeviceId>, Error> {
+    Ok(row.get::<_, Option<[u8; 16]>>(at)?.map(DeviceId::from_bytes))
+}
+
+fn message<T: serde::de::DeserializeOwned>(row: &Row<'_>, at: usize) -> Result<T, Error> {
+    let bytes = row.get_ref(at)?.as_blob().map_err(|error| wrong(at, Type::Blob, error))?;
+    rmp_serde::from_slice(bytes).map_err(|error| wrong(at, Type::Blob, error))
+}
+
+fn wrong(at: usize, kind: Type, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::FromSqlConversionFailure(at, kind, Box::new(error))
+}

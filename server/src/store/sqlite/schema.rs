@@ -1,0 +1,100 @@
+//! Opening the file and bringing it up to date.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use crate::store::StoreError;
+
+/// What each version of the file adds to the one before. `user_version` counts them.
+const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/sqlite/0001_initial.sql")];
+
+/// How long a connection waits for another process.
+const BUSY_MS_MAX: u64 = 5_000;
+/// Statements that a connection keeps prepared.
+const STATEMENTS_MAX: usize = 64;
+
+/// Opens the connection that writes.
+pub(super) fn open(file: &Path) -> Result<Connection, StoreError> {
+    let open = || {
+        let connection = Connection::open(file)?;
+        connection.busy_timeout(Duration::from_millis(BUSY_MS_MAX))?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        // An answered push survives a power cut.
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+        connection.pragma_update(None, "cache_size", -65_536)?;
+        Ok(connection)
+    };
+    open().map_err(|error| opening(file, &error))
+}
+
+/// Opens a connection that only reads.
+pub(super) fn open_reader(file: &Path) -> Result<Connection, StoreError> {
+    let open = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(file, flags)?;
+        connection.busy_timeout(Duration::from_millis(BUSY_MS_MAX))?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        connection.pragma_update(None, "query_only", true)?;
+        connection.pragma_update(None, "cache_size", -16_384)?;
+        Ok(connection)
+    };
+    open().map_err(|error| opening(file, &error))
+}
+
+/// Brings the file up to date, each version in a transaction of its own.
+pub(super) fn migrate(file: &Path, connection: &mut Connection) -> Result<(), StoreError> {
+    let of_file = |error: rusqlite::Error| opening(file, &error);
+    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(of_file)?;
+    // Negative: not one of ours.
+    let found = usize::try_from(found).unwrap_or(usize::MAX);
+    if found > MIGRATIONS.len() {
+        let known = MIGRATIONS.len();
+        let text = format!(
+            "{} was written by a newer version of Syncline (its version is {found}, and this one knows up to {known}); \
+             start that version, or put back a backup from before",
+            file.display()
+        );
+        return Err(StoreError::Unavailable(text.into()));
+    }
+    for (at, migration) in MIGRATIONS.iter().enumerate().skip(found) {
+        let step = |connection: &mut Connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            transaction.execute_batch(migration)?;
+            transaction.pragma_update(None, "user_version", at as i64 + 1)?;
+            transaction.commit()
+        };
+        step(connection).map_err(of_file)?;
+    }
+    Ok(())
+}
+
+/// An error while a file is opened, in words for whoever starts the server.
+fn opening(file: &Path, error: &rusqlite::Error) -> StoreError {
+    let file = file.display();
+    let text = match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => format!("{file} is in use by another process"),
+        Some(ErrorCode::NotADatabase) => return StoreError::Corrupt(format!("{file} is not a database of Syncline")),
+        Some(ErrorCode::DatabaseCorrupt) => {
+            return StoreError::Corrupt(format!("{file} is damaged; put back a backup and run `syncline fence`"));
+        }
+        Some(ErrorCode::ReadOnly) => format!("{file} cannot be written"),
+        Some(ErrorCode::CannotOpen) => format!("{file} cannot be opened: {error}"),
+        Some(ErrorCode::DiskFull) => format!("there is no room on the disk of {file}"),
+        _ => format!("{file}: {error}"),
+    };
+    StoreError::Unavailable(text.into())
+}
+
+/// An error of a statement.
+pub(super) fn failed(error: &rusqlite::Error) -> StoreError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt(error.to_string()),
+        Some(_) => StoreError::Unavailable(error.to_string().into()),
+        // Not from SQLite itself: a column does not hold what we put there.
+        None => StoreError::Corrupt(error.to_string()),
+    }
+}

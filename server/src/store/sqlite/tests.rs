@@ -1,0 +1,114 @@
+//! What is SQLite's own; the rest is in the conformance suite.
+
+use std::fs;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use sync_core::merge::push::{Commit, Head};
+use sync_core::model::{CommitTag, DatasetName, EpochId, EpochReason, Owner};
+
+use super::*;
+
+crate::store_conformance!(open());
+
+fn open() -> (Arc<dyn Store>, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    (Arc::new(SqliteStore::open(&folder.path().join("db")).unwrap()), folder)
+}
+
+fn dataset(name: &str) -> DatasetAddress {
+    DatasetAddress { owner: Owner::parse("local:ada").unwrap(), name: DatasetName::parse(name).unwrap() }
+}
+
+fn first_commit() -> Commit {
+    let mut commit = Commit::on(&Head::default());
+    commit.head.lineage.open(EpochId::from_bytes([1; 16]), EpochReason::Created);
+    commit.head.lineage.advance(CommitTag::from_bytes([2; 8]));
+    commit
+}
+
+fn refused(file: &Path) -> String {
+    match SqliteStore::open(file).err().unwrap() {
+        StoreError::Unavailable(source) => source.to_string(),
+        StoreError::Corrupt(text) => text,
+    }
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_after_reopening() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("db");
+    let store = SqliteStore::open(&file).unwrap();
+    let names: Vec<_> = (0..200).map(|number| dataset(&format!("d{number:03}"))).collect();
+    let outcomes = join_all(names.iter().map(|name| store.commit(name, first_commit()))).await;
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(CommitOutcome::Written))));
+    drop(store);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the log was written into the file");
+    let store = SqliteStore::open(&file).unwrap();
+    assert_eq!(store.addresses(None, 1_000).await.unwrap(), names);
+    let view = store.view(&names[0], &Touched::default()).await.unwrap();
+    assert_eq!(view.head, first_commit().head);
+}
+
+#[test]
+fn a_file_of_a_newer_version_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("db");
+    drop(SqliteStore::open(&file).unwrap());
+    rusqlite::Connection::open(&file).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    assert!(refused(&file).contains("was written by a newer version of Syncline (its version is 99"));
+}
+
+#[test]
+fn a_file_that_is_no_database_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("db");
+    fs::write(&file, "a text, and long enough for a header ".repeat(100)).unwrap();
+    assert!(refused(&file).contains("is not a database of Syncline"));
+    assert!(fs::read_to_string(&file).unwrap().starts_with("a text"));
+    assert!(refused(folder.path()).contains("cannot be opened"));
+    assert!(refused(&folder.path().join("no/such/folder")).contains("cannot be opened"));
+}
+
+#[tokio::test]
+async fn a_damaged_page_is_an_error_and_not_a_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("db");
+    let store = SqliteStore::open(&file).unwrap();
+    store.commit(&dataset("notes"), first_commit()).await.unwrap();
+    drop(store);
+    let mut bytes = fs::read(&file).unwrap();
+    let schema_ends = 4096;
+    bytes[schema_ends..].fill(0x5a);
+    fs::write(&file, bytes).unwrap();
+    let store = SqliteStore::open(&file).unwrap();
+    for _ in 0..2 {
+        let read = store.view(&dataset("notes"), &Touched::default()).await;
+        assert!(matches!(read, Err(StoreError::Corrupt(_))), "{read:?}");
+        let written = store.commit(&dataset("notes"), first_commit()).await;
+        assert!(matches!(written, Err(StoreError::Corrupt(_))), "{written:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_an_error_and_the_store_goes_on_afterwards() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("db");
+    let mut connection = schema::open(&file).unwrap();
+    schema::migrate(&file, &mut connection).unwrap();
+    let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+    connection.pragma_update(None, "max_page_count", pages + 4).unwrap();
+    let writer = Writer::start(connection).unwrap();
+    let mut large = first_commit();
+    large.changes = (0..2_000_u32)
+        .map(|number| {
+            let mut id = [0; 16];
+            id[..4].copy_from_slice(&number.to_be_bytes());
+            (sync_core::model::ChangeId::from_bytes(id), SyncCount(1))
+        })
+        .collect();
+    let full = writer.write(EncodedCommit::new(dataset("large"), large)).await;
+    assert!(matches!(full, Err(StoreError::Unavailable(_))), "{full:?}");
+    let small = writer.write(EncodedCommit::new(dataset("small"), first_commit())).await;
+    assert!(matches!(small, Ok(CommitOutcome::Written)), "{small:?}");
+}

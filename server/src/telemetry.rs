@@ -1,0 +1,34 @@
+//! Log lines on standard error: a sentence and fields; never values, tokens or keys.
+
+use std::io::{self, IsTerminal as _};
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{LogConfig, LogFormat};
+
+/// The level says nothing that the log understands.
+#[derive(Debug, thiserror::Error)]
+#[error("the log level `{level}` is neither error, warn, info, debug or trace, nor a list of modules and levels")]
+pub struct InvalidLevel {
+    level: String,
+    source: tracing_subscriber::filter::ParseError,
+}
+
+/// Starts logging. To be called once.
+///
+/// # Errors
+/// If the level is none.
+pub fn start(config: &LogConfig) -> Result<(), InvalidLevel> {
+    let filter = EnvFilter::try_new(&config.level);
+    let filter = filter.map_err(|source| InvalidLevel { level: config.level.clone(), source })?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let is_terminal = io::stderr().is_terminal();
+    let as_text = match config.format {
+        LogFormat::Auto => is_terminal,
+        LogFormat::Text => true,
+        LogFormat::Json => false,
+    };
+    // Already started: then this is not the first call, and the first one counts.
+    drop(if as_text { lines.with_ansi(is_terminal).try_init() } else { lines.json().flatten_event(true).try_init() });
+    Ok(())
+}

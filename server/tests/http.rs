@@ -1,0 +1,359 @@
+//! The server over real sockets.
+#![expect(clippy::unwrap_used, reason = "helpers of tests are not in test functions")]
+
+use std::future::Future;
+use std::io::{Read as _, Write as _};
+use std::sync::Arc;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use sync_core::model::{DeviceId, Limits};
+use sync_core::protocol::{Format, SyncRequest, SyncResponse, decode, encode};
+use syncline_server::auth::dev_issuer::DevIssuer;
+use syncline_server::auth::identity::IdentityPool;
+use syncline_server::auth::jwks::StaticJwks;
+use syncline_server::auth::jwt::Verifier;
+use syncline_server::clock::{Clock as _, SystemClock, SystemRandom, SystemSleep};
+use syncline_server::config::{Config, ServerConfig};
+use syncline_server::data_folder::DataFolder;
+use syncline_server::deps::Deps;
+use syncline_server::http;
+use syncline_server::service::{Service, ServiceParts, ServiceSettings};
+use syncline_server::store::memory::MemoryStore;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+const JSON: &str = "application/json";
+const MESSAGE_PACK: &str = "application/msgpack";
+
+struct Server {
+    base: String,
+    issuer: Arc<DevIssuer>,
+    client: Client,
+    stop: Option<oneshot::Sender<()>>,
+    served: JoinHandle<()>,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    async fn start_with(change: impl FnOnce(&mut ServerConfig)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let issuer = DevIssuer::open(&DataFolder::open(folder.path()).unwrap(), &SystemRandom).unwrap();
+        let pool = IdentityPool::parse("local", "default").unwrap();
+        let keys = Arc::new(StaticJwks::new(issuer.keys()).unwrap());
+        let mut config = Config::load(None, std::iter::empty()).unwrap().server;
+        change(&mut config);
+        let parts = ServiceParts {
+            store: Arc::new(MemoryStore::new()),
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            sleep: Arc::new(SystemSleep),
+        };
+        let limits = Limits { request_bytes_max: 100_000, ..Limits::default() };
+        let settings = ServiceSettings { limits, ..ServiceSettings::default() };
+        let issuer = Arc::new(issuer);
+        let deps = Deps {
+            service: Arc::new(Service::new(parts, settings)),
+            verifier: Arc::new(Verifier::new(issuer.rules(), pool, keys)),
+            clock: Arc::new(SystemClock),
+            dev_issuer: Some(Arc::clone(&issuer)),
+            server: config.clone(),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let router = http::router(deps, &base);
+        let (stop, stopped) = oneshot::channel();
+        let served = tokio::spawn(async move {
+            http::serve(listener, router, &config, async { drop(stopped.await) }).await;
+        });
+        let client = Client::builder().no_gzip().no_zstd().build().unwrap();
+        Self { base, issuer, client, stop: Some(stop), served, _folder: folder }
+    }
+
+    fn token(&self, expires_ms: i64) -> String {
+        let now = SystemClock.now();
+        self.issuer.token("ada", now.plus_ms(-60_000), now.plus_ms(expires_ms)).unwrap()
+    }
+
+    /// A request of Ada, without type or body.
+    fn post(&self) -> RequestBuilder {
+        self.client.post(format!("{}/v1/sync", self.base)).header("Authorization", self.token(60_000))
+    }
+
+    fn sync<B: Into<reqwest::Body>>(&self, content_type: &str, body: B) -> impl Future<Output = Response> + use<B> {
+        let sent = self.post().header("Content-Type", content_type).body(body).send();
+        async { sent.await.unwrap() }
+    }
+}
+
+fn request() -> Value {
+    json!({"version": 1, "device": "0".repeat(32), "list": true})
+}
+
+/// Status, code and message of an error; all have the same shape.
+async fn error(response: Response) -> String {
+    let status = response.status().as_u16();
+    assert_eq!(response.headers()["content-type"], JSON);
+    assert_eq!(response.headers()["cache-control"], "no-store");
+    let body: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
+    let [code, message] = ["code", "message"].map(|field| body[field].as_str().unwrap());
+    assert_eq!(body.as_object().unwrap().len(), 2);
+    format!("{status} {code}: {message}")
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn both_formats_are_answered_in_kind_or_as_accepted() {
+    let server = Server::start().await;
+    let message = SyncRequest {
+        version: 1,
+        device: DeviceId::from_bytes([1; 16]),
+        app: None,
+        limits_version: None,
+        list: true,
+        datasets: vec![],
+    };
+    for (format, accept, answered) in [
+        (Format::Json, None, Format::Json),
+        (Format::MessagePack, None, Format::MessagePack),
+        (Format::MessagePack, Some("application/json"), Format::Json),
+        (Format::Json, Some("text/html, application/msgpack;q=0.9"), Format::MessagePack),
+        (Format::Json, Some("*/*"), Format::Json),
+    ] {
+        let mut sent = server.post().header("Content-Type", format!("{}; charset=utf-8", format.media_type()));
+        if let Some(accept) = accept {
+            sent = sent.header("Accept", accept);
+        }
+        let response = sent.body(encode(&message, format)).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()["content-type"], answered.media_type());
+        let response: SyncResponse = decode(&response.bytes().await.unwrap(), answered).unwrap();
+        assert_eq!(response.names, Some(vec![]));
+    }
+}
+
+#[tokio::test]
+async fn hostile_bodies_are_errors_of_the_client() {
+    let server = Server::start().await;
+    let deep = format!("{{\"x\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000));
+    for (content_type, body, expected) in [
+        (JSON, "".as_bytes(), "400 InvalidParameter: the message is not well-formed: "),
+        (JSON, b"{", "400 InvalidParameter: the message is not well-formed: "),
+        (JSON, b"{}", "400 InvalidParameter: the message is not well-formed: missing field"),
+        (JSON, b"\xff\xfe", "400 InvalidParameter: the message is not well-formed: invalid utf-8"),
+        (JSON, deep.as_bytes(), "400 InvalidParameter: the message is nested more than 64 deep"),
+        (MESSAGE_PACK, &[0x91; 1_000], "400 InvalidParameter: the message is nested more than 64 deep"),
+        (MESSAGE_PACK, &[0xdd, 0xff, 0xff, 0xff, 0xff], "400 InvalidParameter: the message is not well-formed: "),
+        (MESSAGE_PACK, b"{}", "400 InvalidParameter: the message is not well-formed: "),
+        ("text/plain", b"{}", "415 InvalidParameter: the body's Content-Type is "),
+        ("", b"{}", "415 InvalidParameter: the body's Content-Type is "),
+        (JSON, &[b' '; 100_001], "413 LimitExceeded: a request has at most 100000 bytes, decompressed"),
+        (JSON, br#"{"version":0,"device":"00000000000000000000000000000000"}"#, "426 UpgradeRequired: "),
+        (JSON, br#"{"version":1,"device":"00"}"#, "400 InvalidParameter: the message is not well-formed: "),
+        (
+            JSON,
+            br#"{"version":1,"device":"00000000000000000000000000000000","datasets":[{"name":"a"},{"name":"a"}]}"#,
+            "400 InvalidParameter: the request names dataset `a` twice",
+        ),
+        (
+            JSON,
+            br#"{"version":1,"device":"00000000000000000000000000000000","datasets":[{"name":"a/b"}]}"#,
+            "400 InvalidParameter: the message is not well-formed: the dataset name is not valid",
+        ),
+    ] {
+        let found = error(server.sync(content_type, body.to_vec()).await).await;
+        assert!(found.starts_with(expected), "{found}\nexpected {expected}");
+    }
+    assert_eq!(server.sync(JSON, request().to_string()).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn who_does_not_sign_in_is_told_so_and_not_read() {
+    let server = Server::start().await;
+    let ask = async |authorization: Option<String>| {
+        let mut sent = server.client.post(format!("{}/v1/sync", server.base)).body(vec![0; 200_000]);
+        if let Some(authorization) = authorization {
+            sent = sent.header("Authorization", authorization);
+        }
+        let response = sent.send().await.unwrap();
+        assert_eq!(response.headers()["www-authenticate"], "Bearer");
+        error(response).await
+    };
+    assert_eq!(ask(None).await, "401 NotAuthorized: sign in: the request has no token");
+    let expired = server.token(-1);
+    assert_eq!(ask(Some(expired)).await, "401 NotAuthorized: sign in again: the token has expired");
+    let forged = format!("Bearer {}x", server.token(60_000));
+    assert!(ask(Some(forged)).await.starts_with("401 NotAuthorized: the token is not valid: "));
+    let other = Server::start().await;
+    let found = ask(Some(other.token(60_000))).await;
+    assert_eq!(found, "401 NotAuthorized: the token is not valid: it is signed with an unknown key");
+    let bearer = server.client.post(format!("{}/v1/sync", server.base)).header("Content-Type", JSON);
+    let bearer = bearer.header("Authorization", format!("Bearer {}", server.token(60_000)));
+    assert_eq!(bearer.body(request().to_string()).send().await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn requests_come_gzipped_or_not_and_bombs_are_bounded() {
+    let server = Server::start().await;
+    let send = async |encoding: &str, body: Vec<u8>| {
+        let sent = server.post().header("Content-Type", JSON).header("Content-Encoding", encoding).body(body);
+        sent.send().await.unwrap()
+    };
+    let text = request().to_string();
+    assert_eq!(send("gzip", gzip(text.as_bytes())).await.status(), StatusCode::OK);
+    assert_eq!(send("GZIP", gzip(text.as_bytes())).await.status(), StatusCode::OK);
+    assert_eq!(send("identity", text.clone().into_bytes()).await.status(), StatusCode::OK);
+    let bomb = gzip(&vec![b' '; 50_000_000]);
+    assert!(bomb.len() > 100_000);
+    let too_large = "413 LimitExceeded: a request has at most 100000 bytes, decompressed";
+    assert_eq!(error(send("gzip", bomb).await).await, too_large);
+    let bomb = gzip(&vec![b' '; 10_000_000]);
+    assert!(bomb.len() < 100_000);
+    assert_eq!(error(send("gzip", bomb).await).await, too_large);
+    let half = &gzip(text.as_bytes())[..20];
+    let broken = "400 InvalidParameter: the body is not what gzip writes";
+    assert_eq!(error(send("gzip", half.to_vec()).await).await, broken);
+    assert_eq!(error(send("gzip", text.clone().into_bytes()).await).await, broken);
+    let unknown = "415 InvalidParameter: the body's Content-Encoding is gzip, or there is none";
+    assert_eq!(error(send("br", text.into_bytes()).await).await, unknown);
+}
+
+#[tokio::test]
+async fn answers_are_compressed_as_the_client_accepts() {
+    let server = Server::start().await;
+    let text = request().to_string();
+    let plain = server.sync(JSON, text.clone()).await;
+    assert_eq!(plain.headers().get("content-encoding"), None);
+    for encoding in ["gzip", "zstd"] {
+        let sent = server.post().header("Content-Type", JSON).header("Accept-Encoding", encoding).body(text.clone());
+        let response = sent.send().await.unwrap();
+        assert_eq!(response.headers()["content-encoding"], encoding);
+        let bytes = response.bytes().await.unwrap();
+        if encoding == "gzip" {
+            let mut decoded = String::new();
+            flate2::read::GzDecoder::new(&bytes[..]).read_to_string(&mut decoded).unwrap();
+            assert!(decoded.starts_with("{\"version\":1,"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn other_paths_and_methods_are_errors_of_the_same_shape() {
+    let server = Server::start().await;
+    let get = async |path: &str| server.client.get(format!("{}{path}", server.base)).send().await.unwrap();
+    assert_eq!(error(get("/v1/nothing").await).await, "404 ResourceNotFound: there is nothing at /v1/nothing");
+    let wrong_method = get("/v1/sync").await;
+    assert_eq!(wrong_method.headers()["allow"], "POST");
+    assert_eq!(error(wrong_method).await, "405 InvalidParameter: GET cannot be used here");
+    assert_eq!(get("/healthz").await.text().await.unwrap(), r#"{"status":"ok"}"#);
+}
+
+#[tokio::test]
+async fn the_dev_issuer_serves_its_public_documents_and_nothing_secret() {
+    let server = Server::start().await;
+    let get = async |url: &str| {
+        let response = server.client.get(url).send().await.unwrap();
+        serde_json::from_slice::<Value>(&response.bytes().await.unwrap()).unwrap()
+    };
+    let discovery = get(&format!("{}/.well-known/openid-configuration", server.base)).await;
+    assert_eq!(discovery["issuer"], server.issuer.rules().issuer);
+    let keys = get(discovery["jwks_uri"].as_str().unwrap()).await;
+    let names: Vec<_> = keys["keys"][0].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(names, ["alg", "crv", "kid", "kty", "use", "x", "y"]);
+}
+
+#[tokio::test]
+async fn more_requests_than_are_served_at_once_are_told_to_come_again() {
+    let server = Server::start_with(|config| config.requests_max = 1).await;
+    let open = OpenRequest::start(&server).await;
+    let refused = server.sync(JSON, request().to_string()).await;
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert!(error(refused).await.starts_with("429 TooManyRequests: "));
+    assert!(open.finish().await.starts_with("HTTP/1.1 200 OK"));
+    assert_eq!(server.sync(JSON, request().to_string()).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_body_that_comes_too_slowly_is_not_waited_for() {
+    let server = Server::start_with(|config| config.body_timeout = "50ms".parse().unwrap()).await;
+    let answer = OpenRequest::start(&server).await.read().await;
+    assert!(answer.starts_with("HTTP/1.1 408 Request Timeout"), "{answer}");
+    assert!(answer.ends_with(r#"{"code":"InvalidParameter","message":"the request came too slowly"}"#), "{answer}");
+}
+
+#[tokio::test]
+async fn a_head_that_comes_too_slowly_is_not_waited_for() {
+    let server = Server::start_with(|config| config.head_timeout = "50ms".parse().unwrap()).await;
+    let mut stream = TcpStream::connect(server.base.strip_prefix("http://").unwrap()).await.unwrap();
+    stream.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    assert!(!answer.starts_with(b"HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_stop_finishes_what_is_open_and_takes_nothing_new() {
+    let mut server = Server::start().await;
+    let open = OpenRequest::start(&server).await;
+    server.stop.take().unwrap().send(()).unwrap();
+    while TcpStream::connect(server.base.strip_prefix("http://").unwrap()).await.is_ok() {}
+    assert!(!server.served.is_finished());
+    assert!(open.finish().await.starts_with("HTTP/1.1 200 OK"));
+    server.served.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_ever() {
+    let mut server = Server::start_with(|config| config.stop_timeout = "50ms".parse().unwrap()).await;
+    let open = OpenRequest::start(&server).await;
+    server.stop.take().unwrap().send(()).unwrap();
+    server.served.await.unwrap();
+    assert_eq!(open.read().await, "");
+}
+
+/// A request whose head the server has read, and whose body it waits for.
+struct OpenRequest {
+    stream: TcpStream,
+    body: String,
+}
+
+impl OpenRequest {
+    async fn start(server: &Server) -> Self {
+        let mut stream = TcpStream::connect(server.base.strip_prefix("http://").unwrap()).await.unwrap();
+        let (token, body) = (server.token(60_000), request().to_string());
+        let head = format!(
+            "POST /v1/sync HTTP/1.1\r\nHost: localhost\r\nAuthorization: {token}\r\nContent-Type: {JSON}\r\n\
+             Content-Length: {}\r\nConnection: close\r\nExpect: 100-continue\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut go_on = [0; 25];
+        stream.read_exact(&mut go_on).await.unwrap();
+        assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+        Self { stream, body }
+    }
+
+    async fn finish(mut self) -> String {
+        self.stream.write_all(self.body.as_bytes()).await.unwrap();
+        self.read().await
+    }
+
+    async fn read(mut self) -> String {
+        let mut answer = String::new();
+        self.stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+}

@@ -1,0 +1,61 @@
+//! Columns: how the core's types are kept in SQLite's.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::device::{DeviceError, ReplicaError};
+use crate::model::{RecordKey, RemovalReason, Value};
+
+/// Encodes what is kept as one blob: MessagePack with named fields, so that later versions can add some.
+pub(super) fn encode<T: Serialize>(it: &T) -> Vec<u8> {
+    rmp_serde::to_vec_named(it).expect("the core's types have no unencodable parts")
+}
+
+/// Decodes such a blob.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ReplicaError> {
+    rmp_serde::from_slice(bytes).map_err(corrupt)
+}
+
+pub(super) fn value(bytes: &[u8]) -> Result<Value, ReplicaError> {
+    Value::from_bytes(bytes).map_err(corrupt)
+}
+
+pub(super) fn key(bytes: Vec<u8>) -> Result<RecordKey, ReplicaError> {
+    let text = String::from_utf8(bytes).map_err(corrupt)?;
+    RecordKey::parse(text).map_err(corrupt)
+}
+
+pub(super) const fn reason_name(reason: RemovalReason) -> &'static str {
+    match reason {
+        RemovalReason::Removed => "removed",
+        RemovalReason::Left => "left",
+        RemovalReason::Unknown => "unknown",
+    }
+}
+
+pub(super) fn reason(name: &str) -> RemovalReason {
+    match name {
+        "removed" => RemovalReason::Removed,
+        "left" => RemovalReason::Left,
+        _ => RemovalReason::Unknown,
+    }
+}
+
+/// A count or an id as SQLite's integer. Counts stay below 2^53.
+pub(super) fn integer(it: u64) -> i64 {
+    i64::try_from(it).unwrap_or(i64::MAX)
+}
+
+/// A length as SQLite's integer.
+pub(super) fn length(it: usize) -> i64 {
+    i64::try_from(it).unwrap_or(i64::MAX)
+}
+
+/// SQLite's integer as a count, an id or a length.
+pub(super) fn unsigned<T: TryFrom<i64>>(it: i64) -> Result<T, DeviceError> {
+    T::try_from(it).map_err(|_| DeviceError::Corrupt(format!("{it} is no count")))
+}
+
+pub(super) fn corrupt(error: impl std::fmt::Display) -> ReplicaError {
+    ReplicaError::Corrupt(error.to_string())
+}

@@ -1,0 +1,105 @@
+//! Runs the simulator: `sim --runs N` for many seeds, `sim --seed N` for one with its story.
+#![expect(clippy::print_stdout, reason = "it is a command that prints")]
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tests::sim::{Mix, run};
+
+/// Runs the simulator. A failing seed prints its story; the same seed always does the same.
+#[derive(Parser)]
+#[command(name = "sim")]
+struct Arguments {
+    /// Run one seed and print its story.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Run so many seeds.
+    #[arg(long, default_value_t = 1_000)]
+    runs: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 0)]
+    start: u64,
+    /// Only this mix of faults: plain, ledger, deleted, server-restored, device-restored or claimed. By default the
+    /// seed chooses.
+    #[arg(long, value_parser = |name: &str| Mix::parse(name).ok_or("there is no such mix"))]
+    mix: Option<Mix>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match arguments.seed {
+        Some(seed) => one(seed, arguments.mix),
+        None => many(&arguments),
+    }
+}
+
+fn one(seed: u64, mix: Option<Mix>) -> ExitCode {
+    let report = run(seed, mix);
+    println!("seed {seed}: {:?}", report.options);
+    report.story.iter().for_each(|line| println!("{line}"));
+    if run(seed, mix).fingerprint != report.fingerprint {
+        println!("NOT DETERMINISTIC: a second run of seed {seed} did something else");
+        return ExitCode::FAILURE;
+    }
+    match report.violation {
+        Some(violation) => {
+            println!("\nVIOLATION: {violation}");
+            ExitCode::FAILURE
+        }
+        None => {
+            println!("\nAll checks held.");
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn many(arguments: &Arguments) -> ExitCode {
+    let seeds = arguments.start..arguments.start + arguments.runs;
+    let workers = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    let (mix, start) = (arguments.mix, arguments.start);
+    let reports = std::thread::scope(|scope| {
+        let worker = |worker: u64| {
+            let seeds = seeds.clone().filter(move |seed| (seed - start) % workers == worker);
+            scope.spawn(move || {
+                let mut counts = BTreeMap::new();
+                let mut failed = Vec::new();
+                for seed in seeds {
+                    let caught = std::panic::catch_unwind(|| run(seed, mix));
+                    match caught {
+                        Ok(report) => {
+                            for (what, count) in report.counts {
+                                *counts.entry(what).or_insert(0) += count;
+                            }
+                            failed.extend(report.violation.map(|violation| (seed, report.options.mix, violation)));
+                        }
+                        Err(_) => failed.push((seed, Mix::Plain, "panicked".to_owned())),
+                    }
+                }
+                (counts, failed)
+            })
+        };
+        let running: Vec<_> = (0..workers).map(worker).collect();
+        running.into_iter().map(|running| running.join().expect("panics are caught above")).collect::<Vec<_>>()
+    });
+    let mut counts = BTreeMap::new();
+    let mut failed = Vec::new();
+    for (some, more) in reports {
+        for (what, count) in some {
+            *counts.entry(what).or_insert(0) += count;
+        }
+        failed.extend(more);
+    }
+    failed.sort_by_key(|(seed, ..)| *seed);
+    println!("{} seeds, {} failed", arguments.runs, failed.len());
+    counts.iter().for_each(|(what, count)| println!("  {count:>9} {what}"));
+    for (seed, mix, violation) in failed.iter().take(20) {
+        let short: String = violation.chars().take(200).collect();
+        println!("  seed {seed} ({}): {short}", mix.name());
+    }
+    if failed.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    println!("Run `./dev sim --seed {}` for the story of the first.", failed[0].0);
+    ExitCode::FAILURE
+}

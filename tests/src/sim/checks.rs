@@ -1,0 +1,122 @@
+//! What must hold: at every moment, and after everything is healed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sync_core::model::{RecordKey, Value};
+
+use crate::sim::app::{COUNTERS, COUNTERS_TOTAL, ITEMS, ITEMS_TOTAL, PAIR, key};
+use crate::sim::tokens::{INCREMENTS_MAX, KeptAside, digits, tokens};
+
+/// The live records of a server or device.
+pub(super) type Live = BTreeMap<RecordKey, Value>;
+
+/// What the checks know about all writes so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ledger {
+    /// Tokens that were written, and by whom, under which key.
+    pub(super) written: BTreeMap<String, String>,
+    /// Tokens that somebody saw and overwrote or removed, or whose loss is part of the fault.
+    pub(super) gone: BTreeSet<String>,
+    /// Increments whose loss is part of the fault.
+    pub(super) increments_gone: BTreeSet<usize>,
+    /// Tokens of plain records that somebody saw and removed.
+    pub(super) removed: BTreeMap<String, String>,
+    /// Increments that were pending when a device's file was copied, and may count more than once.
+    pub(super) may_double: BTreeSet<usize>,
+    /// Tokens that were pending then, and may be written more than once.
+    pub(super) may_return: BTreeSet<String>,
+}
+
+impl Ledger {
+    /// Remembers a write: what was seen before, and what is there now.
+    pub(super) fn write(&mut self, who: &str, name: &RecordKey, before: Option<&Value>, after: Option<&Value>) {
+        let removes = after.is_none() && name.as_str().starts_with(['l', 'k', 'r', 'e']);
+        if after.is_some() {
+            // A removal that was still pending is not one any more.
+            let under = format!("under {name}");
+            self.removed.retain(|_, remover| !remover.ends_with(&under));
+        }
+        let (before, after) = (tokens(before), tokens(after));
+        if removes {
+            self.removed.extend(before.iter().map(|token| (token.clone(), format!("{who} under {name}"))));
+        }
+        self.gone.extend(before.difference(&after).cloned());
+        for token in after.difference(&before) {
+            self.written.entry(token.clone()).or_insert_with(|| format!("{who} under {name}"));
+        }
+    }
+}
+
+/// No half of a group is seen: the pair is equal, and the totals are those of the items.
+pub(super) fn whole_groups(who: &str, live: &Live, ledger: bool) -> Result<(), String> {
+    let [first, second] = PAIR.map(|name| live.get(&key(name)));
+    if first != second {
+        return Err(format!("{who} sees half of a pair: {first:?} {second:?}"));
+    }
+    if let Some(partial) = live.iter().find(|(name, value)| is_partial(name, value)) {
+        return Err(format!("{who} sees a map that was made of a difference: {partial:?}"));
+    }
+    if !ledger {
+        return Ok(());
+    }
+    let total = tokens(live.get(&key(ITEMS_TOTAL)));
+    let items: BTreeSet<_> = ITEMS.iter().flat_map(|name| tokens(live.get(&key(name)))).collect();
+    if total != items {
+        let missing: Vec<_> = items.difference(&total).collect();
+        let extra: Vec<_> = total.difference(&items).collect();
+        return Err(format!("{who}: the total lacks {missing:?} and has {extra:?} besides the items"));
+    }
+    let sum = |names: &[&str]| -> i64 {
+        let int = |name: &&str| match live.get(&key(name)) {
+            Some(Value::Int(int)) => *int,
+            _ => 0,
+        };
+        names.iter().map(int).fold(0, i64::wrapping_add)
+    };
+    let (total, counters) = (sum(&[COUNTERS_TOTAL]), sum(&COUNTERS));
+    if total != counters {
+        return Err(format!("{who}: the counters' total is {total:x} and their sum {counters:x}"));
+    }
+    Ok(())
+}
+
+fn is_partial(name: &RecordKey, value: &Value) -> bool {
+    let whole = |fields: &BTreeMap<String, Value>| fields.contains_key("_id");
+    match value {
+        Value::Map(fields) if name.as_str().starts_with('f') => {
+            !whole(fields) || matches!(fields.get("n"), Some(Value::Map(inner)) if !whole(inner))
+        }
+        _ => false,
+    }
+}
+
+/// After healing: every token is there, or was seen and overwritten, or is kept aside on a device; every increment
+/// counts once, or is kept aside.
+pub(super) fn nothing_lost(live: &Live, kept: &KeptAside, ledger: &Ledger, increments: usize) -> Result<(), String> {
+    let found: BTreeSet<_> = live.values().flat_map(|value| tokens(Some(value))).collect();
+    for (token, who) in &ledger.written {
+        if !found.contains(token) && !ledger.gone.contains(token) && !kept.tokens.contains(token) {
+            return Err(format!("{token}, written by {who}, is lost and in no conflict log"));
+        }
+    }
+    for (token, who) in &ledger.removed {
+        if found.contains(token) && !kept.removals.contains(token) && !ledger.may_return.contains(token) {
+            return Err(format!("{token}, removed by {who}, has come back"));
+        }
+    }
+    let counters = COUNTERS.map(|name| digits(live.get(&key(name))));
+    for at in 0..increments.min(INCREMENTS_MAX) {
+        let times: u8 = counters.iter().map(|digits| digits[at]).sum();
+        // Four times carries over: the digit is 0 again, and the next one has one more.
+        let carries = |at: &usize| ledger.may_double.contains(at);
+        let carried = carries(&at) || at.checked_sub(1).is_some_and(|below| carries(&below));
+        let excused = kept.increments.contains(&at) || ledger.increments_gone.contains(&at) || carried;
+        if times == 0 && !excused {
+            return Err(format!("increment {at} is lost and in no conflict log"));
+        }
+        if times > 1 && !carried {
+            return Err(format!("increment {at} counts {times} times"));
+        }
+    }
+    Ok(())
+}

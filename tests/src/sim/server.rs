@@ -1,0 +1,255 @@
+//! The server: the real service over the memory store, on a deterministic executor. Every call of the store may be
+//! overtaken by other requests.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use async_trait::async_trait;
+use sync_core::merge::push::{Commit, View};
+use sync_core::model::{DatasetName, Limits, Owner, Random as _, SyncCount, Timestamp};
+use sync_core::protocol::{Format, SyncRequest, SyncResponse, decode};
+use syncline_server::auth::policy::Caller;
+use syncline_server::clock::{Clock, RandomSource, Sleep};
+use syncline_server::error::ServiceError;
+use syncline_server::service::{Service, ServiceParts, ServiceSettings};
+use syncline_server::store::memory::{MemorySnapshot, MemoryStore};
+use syncline_server::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsRead, Store, StoreError, Touched};
+
+use crate::sim::random::Dice;
+
+/// Gives others a turn, once.
+struct Turn(bool);
+
+impl Future for Turn {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.0, true) {
+            return Poll::Ready(());
+        }
+        // Combinators poll only what has been woken.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// The memory store, with a turn for others before each call, and a list of what was committed.
+struct TurnStore {
+    inner: MemoryStore,
+    commits: Arc<Mutex<Vec<Commit>>>,
+}
+
+#[async_trait]
+impl Store for TurnStore {
+    async fn view(&self, dataset: &DatasetAddress, touched: &Touched) -> Result<View, StoreError> {
+        Turn(false).await;
+        self.inner.view(dataset, touched).await
+    }
+
+    async fn records_after(&self, dataset: &DatasetAddress, range: &RecordsAfter) -> Result<RecordsRead, StoreError> {
+        Turn(false).await;
+        self.inner.records_after(dataset, range).await
+    }
+
+    async fn commit(&self, dataset: &DatasetAddress, commit: Commit) -> Result<CommitOutcome, StoreError> {
+        Turn(false).await;
+        let outcome = self.inner.commit(dataset, commit.clone()).await?;
+        if outcome == CommitOutcome::Written {
+            self.commits.lock().unwrap_or_else(PoisonError::into_inner).push(commit);
+        }
+        Ok(outcome)
+    }
+
+    async fn datasets(
+        &self,
+        owner: &Owner,
+        after: Option<&DatasetName>,
+        names_max: usize,
+    ) -> Result<Vec<DatasetName>, StoreError> {
+        self.inner.datasets(owner, after, names_max).await
+    }
+
+    async fn addresses(
+        &self,
+        after: Option<&DatasetAddress>,
+        addresses_max: usize,
+    ) -> Result<Vec<DatasetAddress>, StoreError> {
+        self.inner.addresses(after, addresses_max).await
+    }
+
+    async fn old_tombstones(
+        &self,
+        before: Timestamp,
+        tombstones_max: usize,
+    ) -> Result<Vec<(DatasetAddress, SyncCount)>, StoreError> {
+        self.inner.old_tombstones(before, tombstones_max).await
+    }
+}
+
+struct SimClock(Arc<AtomicI64>);
+
+impl Clock for SimClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.0.load(Ordering::Relaxed))
+    }
+}
+
+struct SimRandom(Mutex<Dice>);
+
+impl RandomSource for SimRandom {
+    fn fill(&self, bytes: &mut [u8]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).fill(bytes);
+    }
+}
+
+struct SimSleep;
+
+#[async_trait]
+impl Sleep for SimSleep {
+    async fn sleep(&self, _ms: u64) {
+        Turn(false).await;
+    }
+}
+
+type Answer = Result<SyncResponse, ServiceError>;
+
+/// A request that the server is working on.
+struct Task {
+    from: usize,
+    id: u64,
+    future: Pin<Box<dyn Future<Output = Answer> + Send>>,
+}
+
+/// The server of the simulation.
+pub(super) struct Server {
+    store: MemoryStore,
+    service: Arc<Service>,
+    parts: ServiceParts,
+    settings: ServiceSettings,
+    tasks: Vec<Task>,
+    commits: Arc<Mutex<Vec<Commit>>>,
+    clock: Arc<AtomicI64>,
+    pub(super) dataset: DatasetAddress,
+}
+
+/// Values longer than this are refused by the server alone.
+pub(super) const VALUE_BYTES_MAX: usize = 600;
+
+impl Server {
+    pub(super) fn new(seed: u64) -> Self {
+        let store = MemoryStore::new();
+        let commits = Arc::new(Mutex::new(Vec::new()));
+        let clock = Arc::new(AtomicI64::new(1_700_000_000_000));
+        let parts = ServiceParts {
+            store: Arc::new(TurnStore { inner: store.clone(), commits: Arc::clone(&commits) }),
+            clock: Arc::new(SimClock(Arc::clone(&clock))),
+            random: Arc::new(SimRandom(Mutex::new(Dice::new(seed ^ 0x7365_7276_6572)))),
+            sleep: Arc::new(SimSleep),
+        };
+        let limits = Limits { value_bytes_max: VALUE_BYTES_MAX, ..Limits::default() };
+        let settings = ServiceSettings { limits, tombstone_age_ms: 60_000, ..ServiceSettings::default() };
+        let service = Arc::new(Service::new(parts.clone(), settings.clone()));
+        let owner = Owner::parse("sim:one").expect("it is a valid owner");
+        let name = DatasetName::parse("ledger").expect("it is a valid name");
+        let dataset = DatasetAddress { owner, name };
+        Self { store, service, parts, settings, tasks: Vec::new(), commits, clock, dataset }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        Timestamp(self.clock.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn advance(&self, ms: i64) {
+        self.clock.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    pub(super) const fn store(&self) -> &MemoryStore {
+        &self.store
+    }
+
+    /// Takes a request as it came from the network.
+    pub(super) fn accept(&mut self, from: usize, id: u64, bytes: &[u8], format: Format) {
+        let request: SyncRequest = match decode(bytes, format) {
+            Ok(request) => request,
+            Err(error) => panic!("the server could not read what a device wrote: {error}"),
+        };
+        let service = Arc::clone(&self.service);
+        let caller = Caller { identity: self.dataset.owner.clone() };
+        let future = Box::pin(async move { service.sync(&caller, request).await });
+        self.tasks.push(Task { from, id, future });
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        !self.tasks.is_empty()
+    }
+
+    /// Lets one request go on by one step; returns its answer if that was the last one.
+    pub(super) fn step(&mut self, dice: &mut Dice) -> Option<(usize, u64, Answer)> {
+        let at = dice.below(self.tasks.len());
+        let mut context = Context::from_waker(Waker::noop());
+        match self.tasks[at].future.as_mut().poll(&mut context) {
+            Poll::Pending => None,
+            Poll::Ready(answer) => {
+                let Task { from, id, .. } = self.tasks.swap_remove(at);
+                Some((from, id, answer))
+            }
+        }
+    }
+
+    /// A client goes away while the server works for it.
+    pub(super) fn abandon_one(&mut self, dice: &mut Dice) {
+        if !self.tasks.is_empty() {
+            let at = dice.below(self.tasks.len());
+            drop(self.tasks.swap_remove(at));
+        }
+    }
+
+    /// What was committed since the last call.
+    pub(super) fn take_commits(&self) -> Vec<Commit> {
+        std::mem::take(&mut *self.commits.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The process ends and starts again: what was not committed is gone.
+    pub(super) fn crash(&mut self) {
+        self.tasks.clear();
+        self.service = Arc::new(Service::new(self.parts.clone(), self.settings.clone()));
+    }
+
+    pub(super) fn backup(&self) -> MemorySnapshot {
+        self.store.snapshot()
+    }
+
+    /// The store is put back from a backup, and the process starts again.
+    pub(super) fn restore(&mut self, backup: MemorySnapshot, fence: bool) {
+        self.crash();
+        self.store.restore(backup);
+        if fence {
+            self.run_to_end(|service| {
+                Box::pin(async move { service.fence(sync_core::model::EpochReason::Fenced).await.map(drop) })
+            });
+        }
+    }
+
+    /// Purges tombstones that are old by the server's clock.
+    pub(super) fn purge(&self) {
+        self.run_to_end(|service| Box::pin(async move { service.purge().await.map(drop) }));
+    }
+
+    fn run_to_end(
+        &self,
+        work: impl FnOnce(Arc<Service>) -> Pin<Box<dyn Future<Output = Result<(), ServiceError>> + Send>>,
+    ) {
+        let mut work = work(Arc::clone(&self.service));
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..10_000 {
+            if let Poll::Ready(outcome) = work.as_mut().poll(&mut context) {
+                outcome.expect("the memory store does not fail");
+                return;
+            }
+        }
+        panic!("the service did not come to an end");
+    }
+}

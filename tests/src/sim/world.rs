@@ -1,0 +1,722 @@
+//! The world of one run: devices, a server and the network between them, and what goes wrong.
+
+use sync_core::client::session::Failure;
+use sync_core::conflict::{LogEntry, Loss, Resolution};
+use sync_core::merge::claim::plan_claim;
+use sync_core::merge::replica::{Plan, Replica as _, Write};
+use sync_core::merge::stack::Context;
+use sync_core::merge::write::{WriteError, plan_delete, plan_discard, plan_resolve, plan_retry, plan_write, questions};
+use sync_core::model::{DeviceId, RecordKey, SyncCount, Timestamp, Value};
+use sync_core::protocol::{ErrorBody, Format, SyncResponse, code, decode, encode};
+use syncline_server::store::memory::MemorySnapshot;
+
+use crate::sim::app::{self, Group, Writers, merged_answer};
+use crate::sim::checks::{Ledger, Live, nothing_lost, whole_groups};
+use crate::sim::device::{Device, Sent, Step};
+use crate::sim::options::{Mix, Options};
+use crate::sim::random::Dice;
+use crate::sim::server::Server;
+use crate::sim::tokens::{INCREMENTS_MAX, KeptAside, digits};
+use crate::sim::trace::Trace;
+
+#[derive(Clone)]
+enum Message {
+    Request { from: usize, number: u64, bytes: Vec<u8> },
+    Answer { to: usize, number: u64, answer: Result<Vec<u8>, Failure> },
+}
+
+/// An answer to a question that the app gives later than it was shown.
+struct LateAnswer {
+    place: usize,
+    key: RecordKey,
+    seen: SyncCount,
+    resolution: Resolution,
+}
+
+pub(super) struct World {
+    options: Options,
+    dice: Dice,
+    server: Server,
+    /// What the server held after the last commit.
+    server_live: Live,
+    devices: Vec<Device>,
+    network: Vec<Message>,
+    writers: Writers,
+    ledger: Ledger,
+    late_answers: Vec<LateAnswer>,
+    server_backup: Option<MemorySnapshot>,
+    device_backup: Option<Device>,
+    restores: usize,
+    trace: Trace,
+}
+
+type Checked = Result<(), String>;
+
+impl World {
+    pub(super) fn new(seed: u64, options: Options) -> Self {
+        let mut dice = Dice::new(seed);
+        let skews = [0, -40_000, 1_000_000_000, 5_000];
+        let device = |place: usize| {
+            let id = DeviceId::random(&mut dice);
+            let mut device = Device::new(place, format!("D{place}"), id, skews[place % 4], options.group_patches);
+            let policies = app::policies(options.delete_wins && place % 2 == 1);
+            let plan = Plan { writes: vec![Write::Policies(policies)], ..Plan::default() };
+            device.execute(&plan);
+            device.guest.execute(&plan);
+            device
+        };
+        let devices = (0..options.devices).map(device).collect();
+        let server = Server::new(seed);
+        Self {
+            options,
+            dice,
+            server,
+            server_live: Live::new(),
+            devices,
+            network: Vec::new(),
+            writers: Writers::default(),
+            ledger: Ledger::default(),
+            late_answers: Vec::new(),
+            server_backup: None,
+            device_backup: None,
+            restores: 0,
+            trace: Trace::default(),
+        }
+    }
+
+    pub(super) fn into_trace(self) -> Trace {
+        self.trace
+    }
+
+    const fn format(&self) -> Format {
+        if self.options.json { Format::Json } else { Format::MessagePack }
+    }
+
+    pub(super) fn run(&mut self) -> Checked {
+        for _ in 0..self.options.steps {
+            self.server.advance(self.dice.below(2_000) as i64);
+            let place = self.dice.below(self.devices.len());
+            match self.dice.below(1000) {
+                0..160 => self.app_writes(place)?,
+                160..200 => self.app_answers(place, false)?,
+                200..300 => self.begin(place),
+                300..600 => self.step_device(place)?,
+                600..940 => self.step_network()?,
+                _ => self.fault(place)?,
+            }
+        }
+        self.heal()
+    }
+
+    fn now_of(&self, place: usize) -> Timestamp {
+        self.server.now().plus_ms(self.devices[place].skew)
+    }
+
+    fn ledger_holds(&self) -> bool {
+        // A restored server knows re-created whole values that its totals do not: offers will heal that.
+        self.options.mix != Mix::ServerRestored
+    }
+
+    // Apps
+
+    fn app_writes(&mut self, place: usize) -> Checked {
+        let guest = self.options.mix == Mix::Claimed && self.dice.per_mille(250);
+        let replica = if guest { &self.devices[place].guest } else { &self.devices[place].replica };
+        let live = replica.visible();
+        let see = |name: &str| live.get(&app::key(name)).cloned();
+        let ledger = match self.options.mix {
+            Mix::Ledger => 800,
+            _ => 300,
+        };
+        let group = if self.dice.per_mille(ledger) {
+            self.writers.ledger(&see, &mut self.dice)
+        } else if self.dice.per_mille(200) {
+            self.writers.increment(&see, &mut self.dice)
+        } else {
+            self.writers.plain(&see, &mut self.dice)
+        };
+        self.write(place, guest, group)
+    }
+
+    fn write(&mut self, place: usize, guest: bool, group: Group) -> Checked {
+        let now = self.now_of(place);
+        let device = &mut self.devices[place];
+        let limits = device.limits();
+        let mut context = Context { now, random: &mut self.dice };
+        let replica = if guest { &mut device.guest } else { &mut device.replica };
+        let before = replica.visible();
+        let told = sentence(&group);
+        match plan_write(&*replica, &limits, group.clone(), &mut context) {
+            Ok(plan) => drop(replica.execute(&plan)),
+            Err(WriteError::Limit(_)) => {
+                for (key, value) in group {
+                    // Refused before it was written: it never was.
+                    self.forget(&key, before.get(&key), value.as_ref());
+                }
+                return Ok(());
+            }
+            Err(error) => return Err(format!("{}: {error}", device.name)),
+        }
+        let after = replica.visible();
+        for (key, value) in &group {
+            if after.get(key) != value.as_ref() && !is_set(key) {
+                return Err(format!("{} does not see what it wrote under {key}", device.name));
+            }
+            self.ledger.write(&device.name, key, before.get(key), value.as_ref());
+        }
+        let name = self.devices[place].name.clone();
+        self.trace.tell(&name, format!("{}writes {told}", if guest { "(guest) " } else { "" }));
+        self.trace.count("writes");
+        Ok(())
+    }
+
+    /// A write that did not happen: its increment is not missed.
+    fn forget(&mut self, key: &RecordKey, before: Option<&Value>, value: Option<&Value>) {
+        if key.as_str().starts_with('c') {
+            let (before, after) = (digits(before), digits(value));
+            self.ledger.increments_gone.extend((0..INCREMENTS_MAX).filter(|at| after[*at] > before[*at]));
+        }
+    }
+
+    fn app_answers(&mut self, place: usize, all: bool) -> Checked {
+        for late in std::mem::take(&mut self.late_answers) {
+            self.resolve(late)?;
+        }
+        let asked = questions(&self.devices[place].replica).map_err(|error| error.to_string())?;
+        for question in asked {
+            let is_ledger = question.key.as_str().starts_with('L');
+            let resolution = match self.dice.below(10) {
+                0..3 => Resolution::KeepRemote,
+                3..6 if !is_ledger => Resolution::KeepLocal,
+                _ if is_ledger => Resolution::Value(Some(merged_answer(
+                    question.remote.as_ref(),
+                    question.base.as_ref(),
+                    question.local.as_ref(),
+                ))),
+                _ => Resolution::Value(question.local.clone()),
+            };
+            let answer = LateAnswer { place, key: question.key, seen: question.remote_count, resolution };
+            if !all && self.dice.per_mille(400) {
+                self.late_answers.push(answer);
+            } else {
+                self.resolve(answer)?;
+            }
+        }
+        let parked: Vec<_> = self.devices[place].replica.parked_units().keys().copied().collect();
+        for id in parked {
+            if all || self.dice.per_mille(300) {
+                self.discard(place, id)?;
+            } else if self.dice.per_mille(300) && !self.has_ledger(place, id) {
+                self.retry(place, id)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn resolve(&mut self, answer: LateAnswer) -> Checked {
+        let LateAnswer { place, key, seen, resolution } = answer;
+        let now = self.now_of(place);
+        let device = &mut self.devices[place];
+        let limits = device.limits();
+        let mut context = Context { now, random: &mut self.dice };
+        self.trace.tell(&device.name, format!("answers the question about {key}: {}", resolved(&resolution)));
+        match plan_resolve(&device.replica, &key, seen, resolution, &limits, &mut context) {
+            Ok(plan) => device.execute(&plan),
+            Err(WriteError::Stale | WriteError::NotFound(_)) => self.trace.count("late answers"),
+            Err(error) => return Err(error.to_string()),
+        }
+        Ok(())
+    }
+
+    fn discard(&mut self, place: usize, id: u64) -> Checked {
+        let device = &mut self.devices[place];
+        let mut kept = KeptAside::default();
+        device.replica.parked_units().get(&id).into_iter().for_each(|parked| kept.add_parked(parked));
+        self.ledger.gone.extend(kept.tokens);
+        self.ledger.increments_gone.extend(kept.increments);
+        for token in kept.removals {
+            self.ledger.removed.remove(&token);
+        }
+        let plan = plan_discard(&device.replica, id).map_err(|error| error.to_string())?;
+        self.trace.tell(&device.name, format!("discards the parked unit {id}"));
+        device.execute(&plan);
+        Ok(())
+    }
+
+    fn retry(&mut self, place: usize, id: u64) -> Checked {
+        let now = self.now_of(place);
+        let device = &mut self.devices[place];
+        let limits = device.limits();
+        let mut context = Context { now, random: &mut self.dice };
+        match plan_retry(&device.replica, id, &limits, &mut context) {
+            Ok(plan) => device.execute(&plan),
+            Err(WriteError::Limit(_)) => return Ok(()),
+            Err(error) => return Err(error.to_string()),
+        }
+        self.trace.tell(&device.name, format!("retries the parked unit {id}"));
+        Ok(())
+    }
+
+    /// Whether a parked unit holds items of the ledger: of these, one that was written since would stay behind alone.
+    fn has_ledger(&self, place: usize, id: u64) -> bool {
+        let parked = self.devices[place].replica.parked_units().get(&id);
+        parked.is_some_and(|parked| parked.patches.iter().any(|patch| patch.key.as_str().starts_with('L')))
+    }
+
+    // Syncing
+
+    fn begin(&mut self, place: usize) {
+        let now = self.server.now();
+        let dataset = self.server.dataset.name.clone();
+        let device = &mut self.devices[place];
+        if !device.is_syncing() {
+            self.trace.tell(&device.name, "begins to sync");
+            device.begin(&dataset, now);
+        }
+    }
+
+    fn step_device(&mut self, place: usize) -> Checked {
+        let (now, format) = (self.server.now(), self.format());
+        let device = &mut self.devices[place];
+        let logged = device.replica.log().len();
+        let parked: Vec<_> = device.replica.parked_units().keys().copied().collect();
+        match device.step(now, self.options.page_records, format, &mut self.dice) {
+            Step::Idle | Step::Worked => {}
+            Step::Sent(Sent { id, bytes }) => {
+                self.trace.tell(&device.name, format!("sends request {id:x} ({} bytes)", bytes.len()));
+                self.network.push(Message::Request { from: place, number: id, bytes });
+            }
+            Step::Absorbed(absorbed) => {
+                self.trace.tell(&device.name, format!("absorbs an answer: {}", summary(&absorbed)));
+                for entry in device.replica.log().values().skip(logged) {
+                    self.trace.tell(&device.name, format!("logs as {}: {}", entry.cause.name(), losses(entry)));
+                }
+                if absorbed.diverged {
+                    self.trace.count("digest mismatches");
+                    if self.options.mix != Mix::ServerRestored {
+                        return Err(format!("{} holds something else than the server", device.name));
+                    }
+                }
+                for (id, unit) in device.replica.parked_units().iter().filter(|(id, _)| !parked.contains(id)) {
+                    let keys: Vec<_> = unit.patches.iter().map(|patch| patch.key.as_str()).collect();
+                    self.trace.tell(&device.name, format!("parks {} as unit {id}: {}", keys.join(" "), unit.message));
+                }
+                for (happened, what) in [
+                    (absorbed.conflicts > 0, "conflicts"),
+                    (absorbed.parked > 0, "parked"),
+                    (absorbed.reset.is_some(), "resets"),
+                    (absorbed.copied, "copies noticed"),
+                    (absorbed.late, "late answers ignored"),
+                ] {
+                    if happened {
+                        self.trace.count(what);
+                    }
+                }
+                if let Some(error) = absorbed.error.filter(|error| error.code != code::TOO_MANY_REQUESTS) {
+                    return Err(format!("{} was told {}: {}", device.name, error.code, error.message));
+                }
+                self.check_device(place)?;
+            }
+            Step::Ended(end) => self.trace.tell(&device.name, format!("ends its session: {end:?}")),
+        }
+        Ok(())
+    }
+
+    fn check_device(&self, place: usize) -> Checked {
+        let device = &self.devices[place];
+        let base = device.replica.base_records().iter();
+        let base: Live = base.filter_map(|(key, record)| Some((key.clone(), record.value()?.clone()))).collect();
+        let ledger = self.ledger_holds();
+        whole_groups(&format!("the base of {}", device.name), &base, ledger)?;
+        let settled = device.replica.pending().is_empty();
+        whole_groups(&device.name, &device.replica.visible(), ledger && settled)
+    }
+
+    fn step_network(&mut self) -> Checked {
+        if self.server.is_busy() && (self.network.is_empty() || self.dice.per_mille(600)) {
+            return self.step_server();
+        }
+        if self.network.is_empty() {
+            return Ok(());
+        }
+        let at = self.dice.below(self.network.len());
+        let message = self.network.swap_remove(at);
+        if self.dice.per_mille(120) {
+            self.trace.tell("network", format!("loses {}", self.about(&message)));
+            return Ok(());
+        }
+        if self.dice.per_mille(80) {
+            self.trace.tell("network", format!("repeats {}", self.about(&message)));
+            self.network.push(message.clone());
+        }
+        if self.dice.per_mille(20)
+            && let Message::Request { from, number, .. } = message
+        {
+            let error = ErrorBody { code: code::NOT_AUTHORIZED.to_owned(), message: "the token has expired".to_owned() };
+            let failure = Failure::Status { status: 401, error: Some(error), retry_after_ms: None };
+            self.network.push(Message::Answer { to: from, number, answer: Err(failure) });
+            return Ok(());
+        }
+        self.deliver(message)
+    }
+
+    fn about(&self, message: &Message) -> String {
+        match message {
+            Message::Request { from, number, .. } => format!("request {number:x} of {}", self.devices[*from].name),
+            Message::Answer { to, number, .. } => format!("the answer to {number:x} of {}", self.devices[*to].name),
+        }
+    }
+
+    fn deliver(&mut self, message: Message) -> Checked {
+        let format = self.format();
+        match message {
+            Message::Request { from, number, bytes } => {
+                self.server.accept(from, number, &bytes, format);
+                Ok(())
+            }
+            Message::Answer { to, number, answer } => {
+                let now = self.server.now();
+                let answer = answer.map(|bytes| decode::<SyncResponse>(&bytes, format));
+                let answer = match answer {
+                    Ok(Ok(response)) => Ok(response),
+                    Ok(Err(error)) => return Err(format!("a device could not read an answer: {error}")),
+                    Err(failure) => Err(failure),
+                };
+                self.devices[to].receive(number, answer, now, &mut self.dice);
+                self.check_device(to)
+            }
+        }
+    }
+
+    fn step_server(&mut self) -> Checked {
+        let finished = self.server.step(&mut self.dice);
+        self.check_server()?;
+        if let Some((from, number, answer)) = finished {
+            self.trace.tell("server", format!("answers {number:x} of {}", self.devices[from].name));
+            let format = self.format();
+            let answer = answer.map(|response| encode(&response, format)).map_err(|error| {
+                self.trace.tell("server", format!("cannot serve it: {error}"));
+                Failure::Status { status: 503, error: Some(error.body()), retry_after_ms: Some(10) }
+            });
+            self.network.push(Message::Answer { to: from, number, answer });
+        }
+        Ok(())
+    }
+
+    fn check_server(&mut self) -> Checked {
+        let commits = self.server.take_commits();
+        if commits.is_empty() {
+            return Ok(());
+        }
+        for commit in commits {
+            let before = commit.expected.map_or(SyncCount::ZERO, |position| position.count);
+            let after = commit.head.lineage.count;
+            let keys: Vec<_> = commit.records.iter().map(|record| record.key.as_str()).collect();
+            self.trace.tell("server", format!("commits {before} -> {after}: {}", keys.join(" ")));
+            if after < before || (after == before && !commit.records.is_empty()) {
+                return Err(format!("the sync count went from {before} to {after}"));
+            }
+            if commit.clear {
+                self.trace.tell("server", "deletes the dataset");
+                self.excuse_live();
+            }
+        }
+        let records = self.server.store().live_records(&self.server.dataset);
+        self.server_live = records
+            .into_iter()
+            .filter_map(|record| Some((record.key.clone(), record.value()?.clone())))
+            .collect();
+        whole_groups("the server", &self.server_live, self.ledger_holds())
+    }
+
+    /// What the server holds is meant to go.
+    fn excuse_live(&mut self) {
+        let mut kept = KeptAside::default();
+        self.server_live.values().for_each(|value| kept.add(None, Some(value)));
+        self.ledger.gone.extend(kept.tokens);
+        self.ledger.increments_gone.extend(kept.increments);
+    }
+
+    // Faults
+
+    fn fault(&mut self, place: usize) -> Checked {
+        match self.dice.below(100) {
+            0..20 => {
+                self.trace.tell(&self.devices[place].name.clone(), "crashes");
+                self.devices[place].crash();
+            }
+            20..45 => {
+                let now = self.server.now();
+                self.devices[place].time_out(now, &mut self.dice);
+            }
+            45..52 => {
+                self.trace.tell("server", "crashes and starts again");
+                self.server.crash();
+            }
+            52..58 => self.server.abandon_one(&mut self.dice),
+            58..63 => {
+                self.trace.tell("server", "purges old tombstones");
+                self.server.purge();
+                self.check_server()?;
+            }
+            63..66 => self.server.advance(24 * 60 * 60 * 1000),
+            _ => self.fault_of_mix(place)?,
+        }
+        Ok(())
+    }
+
+    fn fault_of_mix(&mut self, place: usize) -> Checked {
+        let roll = self.dice.below(100);
+        match self.options.mix {
+            Mix::Plain | Mix::Ledger => {}
+            Mix::Deleted if roll < 25 => self.delete_dataset(place),
+            Mix::ServerRestored if roll < 35 => {
+                self.trace.tell("server", format!("is backed up at {}", self.count()));
+                self.server_backup = Some(self.server.backup());
+            }
+            Mix::ServerRestored if roll < 60 && self.restores < 2 => self.restore_server()?,
+            Mix::DeviceRestored if roll < 30 => {
+                self.trace.tell(&self.devices[place].name.clone(), "is backed up");
+                self.device_backup = Some(self.devices[place].clone());
+            }
+            Mix::DeviceRestored if roll < 50 && self.restores < 2 => self.restore_device(),
+            Mix::DeviceRestored if roll < 65 && self.devices.len() < self.options.devices + 1 => self.copy_device(place),
+            Mix::Claimed if roll < 60 => self.claim(place)?,
+            Mix::Deleted | Mix::ServerRestored | Mix::DeviceRestored | Mix::Claimed => {}
+        }
+        Ok(())
+    }
+
+    fn count(&self) -> SyncCount {
+        self.server.store().head(&self.server.dataset).lineage.count
+    }
+
+    fn delete_dataset(&mut self, place: usize) {
+        let device = &mut self.devices[place];
+        self.trace.tell(&device.name, "deletes the dataset");
+        self.trace.count("deletions");
+        let mut kept = pending_aside(device);
+        if device.replica.state().is_ok_and(|state| state.in_flight.is_some()) {
+            // What a push that it forgets has overwritten will be in nobody's log.
+            self.ledger.gone.extend(self.ledger.written.keys().cloned());
+        }
+        // What it had not pushed goes too.
+        self.ledger.gone.append(&mut kept.tokens);
+        self.ledger.increments_gone.append(&mut kept.increments);
+        for token in kept.removals {
+            self.ledger.removed.remove(&token);
+        }
+        let plan = plan_delete(&device.replica).expect("memory does not fail");
+        device.execute(&plan);
+    }
+
+    fn restore_server(&mut self) -> Checked {
+        let Some(backup) = self.server_backup.clone() else { return Ok(()) };
+        self.restores += 1;
+        let lost = self.count();
+        self.server.restore(backup, self.options.fenced);
+        self.network.retain(|message| matches!(message, Message::Answer { .. }));
+        let fence = if self.options.fenced { "with" } else { "without" };
+        self.trace.tell("server", format!("is put back from {lost} to {}, {fence} a fence", self.count()));
+        self.trace.count("server restores");
+        self.check_server()?;
+        let records = self.server.store().live_records(&self.server.dataset);
+        self.server_live =
+            records.into_iter().filter_map(|record| Some((record.key.clone(), record.value()?.clone()))).collect();
+        // What was removed after the backup is there again; offers will heal that.
+        self.ledger.removed.clear();
+        Ok(())
+    }
+
+    fn restore_device(&mut self) {
+        let Some(backup) = self.device_backup.take() else { return };
+        self.restores += 1;
+        let place = backup.place;
+        let current = &self.devices[place];
+        let (now, then) = (all_aside(current), all_aside(&backup));
+        // What was only in the file that is gone now.
+        self.ledger.gone.extend(now.tokens.difference(&then.tokens).cloned());
+        self.ledger.increments_gone.extend(now.increments.difference(&then.increments));
+        let pending = pending_aside(&backup);
+        self.ledger.may_double.extend(pending.increments);
+        self.ledger.may_return.extend(pending.tokens);
+        self.ledger.removed.clear();
+        self.trace.tell(&backup.name, "is put back from its backup");
+        self.trace.count("device restores");
+        self.devices[place] = backup.copy(place, backup.name.clone());
+    }
+
+    fn copy_device(&mut self, place: usize) {
+        let original = &self.devices[place];
+        let name = format!("{}'", original.name);
+        let copy = original.copy(self.devices.len(), name.clone());
+        // What either of them still writes to gets a name of its own on each.
+        let pending = pending_aside(original);
+        self.ledger.may_double.extend(pending.increments);
+        self.ledger.may_return.extend(pending.tokens);
+        self.ledger.removed.clear();
+        self.trace.tell(&original.name.clone(), format!("is copied: {name}"));
+        self.trace.count("copies");
+        self.devices.push(copy);
+    }
+
+    fn claim(&mut self, place: usize) -> Checked {
+        let now = self.now_of(place);
+        let device = &mut self.devices[place];
+        if device.guest.pending().is_empty() {
+            return Ok(());
+        }
+        let mut context = Context { now, random: &mut self.dice };
+        let plan = plan_claim(&device.guest, &device.replica, &mut context).map_err(|error| error.to_string())?;
+        device.execute(&plan);
+        let policies = device.guest.policies().expect("memory does not fail");
+        device.guest = Default::default();
+        device.guest.execute(&Plan { writes: vec![Write::Policies(policies)], ..Plan::default() });
+        self.trace.tell(&device.name, "claims what its guest wrote");
+        self.trace.count("claims");
+        Ok(())
+    }
+
+    // The end
+
+    /// No more faults: then everything must converge.
+    fn heal(&mut self) -> Checked {
+        self.trace.tell("world", "is healed");
+        self.network.clear();
+        self.server.crash();
+        for place in 0..self.devices.len() {
+            self.devices[place].crash();
+            if self.options.mix == Mix::Claimed {
+                self.claim(place)?;
+            }
+        }
+        for _ in 0..60 {
+            for place in 0..self.devices.len() {
+                self.app_answers(place, true)?;
+                self.sync_to_end(place)?;
+            }
+            if self.all_settled() {
+                return self.check_end();
+            }
+        }
+        let waiting: Vec<_> = self.devices.iter().filter(|device| !device.is_settled()).map(|it| &it.name).collect();
+        Err(format!("it does not come to rest: {waiting:?} still have something pending"))
+    }
+
+    fn sync_to_end(&mut self, place: usize) -> Checked {
+        self.begin(place);
+        for _ in 0..5_000 {
+            if !self.devices[place].is_syncing() {
+                return Ok(());
+            }
+            self.server.advance(1);
+            self.step_device(place)?;
+            while let Some(message) = self.network.pop() {
+                self.deliver(message)?;
+            }
+            while self.server.is_busy() {
+                self.step_server()?;
+            }
+        }
+        Err(format!("the session of {} does not end (waiting: {})", self.devices[place].name, self.devices[place].is_waiting()))
+    }
+
+    fn all_settled(&self) -> bool {
+        let position = self.server.store().head(&self.server.dataset).lineage.position();
+        let at_end = |device: &Device| device.replica.state().is_ok_and(|state| state.cursor == position);
+        self.devices.iter().all(|device| device.is_settled() && at_end(device))
+    }
+
+    fn check_end(&mut self) -> Checked {
+        self.check_server()?;
+        let live = self.server_live.clone();
+        let mut kept = KeptAside::default();
+        for device in &self.devices {
+            let visible = device.replica.visible();
+            if visible != live {
+                return Err(format!("{} differs from the server: {}", device.name, difference(&visible, &live)));
+            }
+            for replica in [&device.replica, &device.guest] {
+                replica.log().values().for_each(|entry| kept.add_log(entry));
+                replica.parked_units().values().for_each(|parked| kept.add_parked(parked));
+            }
+        }
+        whole_groups("the server", &live, self.ledger_holds())?;
+        nothing_lost(&live, &kept, &self.ledger, self.writers.increments)
+    }
+}
+
+/// What is pending on a device: it is nowhere else.
+fn pending_aside(device: &Device) -> KeptAside {
+    let mut kept = KeptAside::default();
+    for (_, patches) in device.replica.pending() {
+        patches.iter().for_each(|(_, patch)| kept.add(patch.under.as_ref(), patch.value.as_ref()));
+    }
+    kept
+}
+
+/// What is pending, parked or logged on a device.
+fn all_aside(device: &Device) -> KeptAside {
+    let mut kept = pending_aside(device);
+    device.replica.log().values().for_each(|entry| kept.add_log(entry));
+    device.replica.parked_units().values().for_each(|parked| kept.add_parked(parked));
+    kept
+}
+
+fn is_set(key: &RecordKey) -> bool {
+    ["s", "Ls", "Lt", "f"].iter().any(|prefix| key.as_str().starts_with(prefix))
+}
+
+fn sentence(group: &Group) -> String {
+    let one = |(key, value): &(RecordKey, Option<Value>)| match value {
+        Some(value) => {
+            let json: String = value.to_json().chars().take(60).collect();
+            format!("{key}={json}")
+        }
+        None => format!("{key} removed"),
+    };
+    group.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn resolved(resolution: &Resolution) -> String {
+    match resolution {
+        Resolution::KeepLocal => "local".to_owned(),
+        Resolution::KeepRemote => "remote".to_owned(),
+        Resolution::Value(Some(value)) => value.to_json(),
+        Resolution::Value(None) => "removed".to_owned(),
+    }
+}
+
+fn summary(absorbed: &sync_core::client::exchange::Absorbed) -> String {
+    let mut parts = Vec::new();
+    for (count, what) in [
+        (absorbed.accepted, "accepted"),
+        (absorbed.conflicts, "in conflict"),
+        (absorbed.refused, "refused"),
+        (absorbed.parked, "parked"),
+        (absorbed.pulled, "records pulled"),
+    ] {
+        if count > 0 {
+            parts.push(format!("{count} {what}"));
+        }
+    }
+    parts.extend(absorbed.reset.map(|reset| format!("reset: {reset:?}")));
+    parts.extend(absorbed.late.then(|| "too late, ignored".to_owned()));
+    parts.extend(absorbed.copied.then(|| "this file was copied, it takes a new id".to_owned()));
+    if parts.is_empty() { "nothing new".to_owned() } else { parts.join(", ") }
+}
+
+fn losses(entry: &LogEntry) -> String {
+    let one = |loss: &Loss| {
+        let json = |value: &Option<Value>| value.as_ref().map_or_else(|| "nothing".to_owned(), Value::to_json);
+        format!("{}{} of {:?} ({} -> {})", loss.key, loss.path.join("/"), loss.side, json(&loss.under), json(&loss.value))
+    };
+    entry.losses.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn difference(here: &Live, there: &Live) -> String {
+    let keys: std::collections::BTreeSet<_> = here.keys().chain(there.keys()).collect();
+    let differing = keys.into_iter().filter(|key| here.get(*key) != there.get(*key));
+    let json = |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), Value::to_json);
+    differing.map(|key| format!("{key}: {} / {}", json(here.get(key)), json(there.get(key)))).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,88 @@
+//! Who is signed in.
+
+use std::fs;
+
+use serde_json::json;
+use tests::harness::{Exit, Fault, Proxy};
+
+use crate::real_data::{generated, write_array};
+use crate::{World, assert_same_lines};
+
+#[test]
+fn a_token_that_expires_during_a_sync_loses_nothing() {
+    let world = World::start();
+    let [phone, tablet] = world.devices();
+    let records = write_array(&world.folder, "people", &generated());
+    for dataset in ["people", "copies"] {
+        phone.ok(&["import", dataset, &records, "--key", "id"]);
+    }
+    let token = world.folder.write("token", &world.server.token("ada"));
+    let (file, expired) = (token.clone(), world.server.expired_token("ada"));
+    let proxy = Proxy::start(world.server.url(), move |_| {
+        fs::write(&file, &expired).unwrap();
+        Fault::Pass
+    });
+    let outcome = phone.with_token_file(&token).at(&proxy.url()).ends(Exit::NotSignedIn, &["sync", "--json"]);
+    assert!(outcome.stderr.contains("NotAuthorized"), "{}", outcome.stderr);
+    assert_eq!(proxy.answered(), 2, "one request was served, and one refused");
+
+    // Offline, the device still knows whose it is.
+    let offline = phone.with_token_file(&token);
+    offline.ok(&["put", "people", "late", r#"{"name":"Late"}"#]);
+    assert_eq!(offline.value("people", "late"), json!({"name": "Late"}));
+    assert_eq!(offline.json(&["parked"]), json!([]));
+
+    world.folder.write("token", &world.server.token("ada"));
+    phone.with_token_file(&token).sync();
+    tablet.sync();
+    for (dataset, count) in [("people", 10_001), ("copies", 10_000)] {
+        let export = tablet.ok(&["export", dataset]);
+        assert_same_lines(&export, &phone.ok(&["export", dataset]));
+        assert_eq!(export.lines().count(), count);
+    }
+}
+
+#[test]
+fn what_one_user_wrote_is_never_sent_as_another_from_the_same_file() {
+    let world = World::start();
+    let ada = world.device("ada", "phone");
+    let bob = ada.with_token(&world.server.token("bob"));
+    ada.ok(&["put", "notes", "hers", r#""secret""#]);
+    bob.ok(&["put", "notes", "his", "1"]);
+    bob.ends(Exit::NotFound, &["get", "notes", "hers"]);
+    bob.sync();
+    bob.sync();
+    let bobs_tablet = world.device("bob", "bobs-tablet");
+    bobs_tablet.sync();
+    assert_eq!(bobs_tablet.json(&["list", "notes"]), json!([{"key": "his", "value": 1}]));
+
+    ada.sync();
+    let adas_tablet = world.device("ada", "adas-tablet");
+    adas_tablet.sync();
+    assert_eq!(adas_tablet.json(&["list", "notes"]), json!([{"key": "hers", "value": "secret"}]));
+    ada.ends(Exit::NotFound, &["get", "notes", "his"]);
+}
+
+#[test]
+fn a_claim_merges_what_was_written_before_signing_in() {
+    let world = World::start();
+    let tablet = world.device("ada", "tablet");
+    tablet.ok(&["policy", "votes", "counter"]);
+    tablet.ok(&["put", "votes", "tea", "3"]);
+    tablet.ok(&["put", "notes", "title", r#""identity""#]);
+    tablet.sync();
+
+    let guest = tests::harness::Device::new(&world.folder, "phone");
+    guest.ok(&["policy", "votes", "counter"]);
+    guest.ok(&["put", "votes", "tea", "4"]);
+    guest.ok(&["put", "notes", "title", r#""guest""#]);
+    let phone = guest.at(world.server.url()).with_token(&world.server.token("ada"));
+    phone.ok(&["claim"]);
+    phone.sync();
+    tablet.sync();
+    for device in [&phone, &tablet] {
+        assert_eq!(device.value("votes", "tea"), json!(7));
+        assert_eq!(device.value("notes", "title"), json!("identity"));
+    }
+    assert_eq!(phone.losses("notes"), [("title".to_owned(), json!("guest"))]);
+}

@@ -141,7 +141,15 @@ fn usage(error: impl Into<Failed>) -> Failed {
 }
 
 fn main() -> ExitCode {
-    let Cli { json, command } = Cli::parse();
+    let Cli { json, command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && std::env::args_os().any(|it| it == "--json") => {
+            let message = error.to_string();
+            let message = message.strip_prefix("error: ").unwrap_or(&message).trim_end().to_owned();
+            return fail(Failed { exit: USAGE, message }, true);
+        }
+        Err(error) => error.exit(),
+    };
     let result = match command {
         Command::Serve(args) => serve(args, json),
         Command::Token(args) => token(&args, json),
@@ -150,18 +158,20 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failed { exit, message }) => {
-            let code = if exit == USAGE { "InvalidParameter" } else { "InternalError" };
-            let line = if json {
-                json!({"error": {"code": code, "message": message}}).to_string()
-            } else {
-                format!("syncline: {message}")
-            };
-            // If standard error is closed, the exit code has to do.
-            drop(writeln!(io::stderr(), "{line}"));
-            ExitCode::from(exit)
-        }
+        Err(failed) => fail(failed, json),
     }
+}
+
+fn fail(Failed { exit, message }: Failed, json: bool) -> ExitCode {
+    let code = if exit == USAGE { "InvalidParameter" } else { "InternalError" };
+    let line = if json {
+        json!({"error": {"code": code, "message": message}}).to_string()
+    } else {
+        format!("syncline: {message}")
+    };
+    // If standard error is closed, the exit code has to do.
+    drop(writeln!(io::stderr(), "{line}"));
+    ExitCode::from(exit)
 }
 
 fn serve(args: ServeArgs, json: bool) -> Result<(), Failed> {

@@ -284,7 +284,7 @@ pub(super) fn resolve(
     let Some(question) = questions.into_iter().find(|question| question.key == key) else {
         return Err(CliError::NotFound(format!("there is no open question about `{}`", shown(&key))));
     };
-    device.db.resolve(&address, &key, question.remote_count, resolution, context!())?;
+    device.db.resolve(&address, &question, resolution, context!())?;
     let sentence = format!("answered the question about `{}`; `sync` pushes it", shown(&key));
     output.answer(&sentence, &json!({"dataset": dataset, "key": key.as_str()}))?;
     Ok(Exit::Success)

@@ -118,6 +118,7 @@ fn page(standing: &Standing, read: RecordsRead) -> Pulled {
         position,
         line: (standing.is_snapshot() || !same_epoch).then(|| head.lineage.entries.clone()),
         tags: tags.map(|(count, tag)| (*count, *tag)).collect(),
+        floor: head.floor,
         digest: next.is_none().then_some(head.digest),
         total: head.records,
         next,

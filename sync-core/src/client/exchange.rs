@@ -240,6 +240,7 @@ pub fn plan_response(
             position: state.cursor,
             next: None,
             lineage: state.lineage.clone(),
+            floor: SyncCount::ZERO,
             digest: None,
         };
         let (plan, pulled) = plan_page(replica, state, false, unchanged, server_time, context)?;
@@ -252,15 +253,16 @@ pub fn plan_response(
 /// A page in the words of the planner. What the page leaves out of the line, the device has.
 fn arrive(state: &ReplicaState, snapshot: bool, page: Page) -> Arrived {
     let mut lineage = if snapshot { Lineage::default() } else { state.lineage.clone() };
-    if let Some(line) = page.line {
-        lineage.entries = line;
+    if let Some(line) = &page.line {
+        lineage.entries.clone_from(line);
     }
     lineage.count = page.position.map_or(SyncCount::ZERO, |position| position.count);
-    let position = page.position.map(|position| (position.count, position.tag));
-    for (count, tag) in page.tags.into_iter().chain(position) {
+    let newest = page.position.map(|position| (position.count, position.tag));
+    for (count, tag) in page.tags.iter().copied().chain(newest) {
         lineage.remember(count, tag);
     }
-    Arrived { records: page.records, position: page.position, next: page.next, lineage, digest: page.digest }
+    let Page { records, position, next, floor, digest, .. } = page;
+    Arrived { records, position, next, lineage, floor, digest }
 }
 
 fn divergence(state: &ReplicaState, reset: &Reset) -> Divergence {

@@ -158,7 +158,7 @@ pub struct Session {
     outputs: VecDeque<Output>,
     requests: u64,
     backoff: Backoff,
-    last_success: Timestamp,
+    last_progress: Timestamp,
     /// Whether the names of all datasets are still to be asked for.
     list: bool,
     /// Datasets to prepare, and whether they have been asked for before.
@@ -186,7 +186,7 @@ impl Session {
             outputs: VecDeque::new(),
             requests: 0,
             backoff: Backoff::default(),
-            last_success: now,
+            last_progress: now,
             list,
             to_prepare: names.into_iter().map(|name| (name, true)).collect(),
             preparing: BTreeSet::new(),
@@ -216,6 +216,7 @@ impl Session {
     pub fn handle(&mut self, input: Input, now: Timestamp, random: &mut dyn Random) {
         match (&mut self.state, input) {
             (State::Preparing, Input::Prepared { dataset, request }) if self.preparing.remove(&dataset) => {
+                self.last_progress = now;
                 self.ready.extend(request);
                 self.send_when_ready();
             }
@@ -227,6 +228,8 @@ impl Session {
                 self.failed(failure, now, random);
             }
             (State::Absorbing, Input::Absorbed { dataset, absorbed }) if self.absorbing.remove(&dataset) => {
+                // The device's own work takes time too, and none of that which the server has to answer.
+                self.last_progress = now;
                 self.absorbed(dataset, *absorbed, now, random);
             }
             (State::Sleeping { request }, Input::Woken) => match request.take() {
@@ -300,7 +303,7 @@ impl Session {
         now: Timestamp,
         random: &mut dyn Random,
     ) {
-        self.last_success = now;
+        self.last_progress = now;
         self.backoff.reset();
         self.pause_ms = response.retry_after_ms.unwrap_or(0);
         let limits = response.limits.zip(response.limits_version);
@@ -387,7 +390,7 @@ impl Session {
                 self.end(SessionEnd::Rejected(error(code::INVALID_PARAMETER, "the server refused the request")));
             }
             _ => {
-                let waited = now.0.saturating_sub(self.last_success.0);
+                let waited = now.0.saturating_sub(self.last_progress.0);
                 if waited >= i64::try_from(self.config.give_up_after_ms).unwrap_or(i64::MAX) {
                     return self.end(SessionEnd::Offline);
                 }

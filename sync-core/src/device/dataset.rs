@@ -15,7 +15,7 @@ use crate::merge::claim::plan_claim;
 use crate::merge::replica::{Changes, Plan, Replica as _, Write};
 use crate::merge::stack::{Context, visible};
 use crate::merge::write::{plan_delete, plan_discard, plan_resolve, plan_restore, plan_retry, plan_write, questions};
-use crate::model::{DatasetName, Limits, Owner, RecordKey, SyncCount, Timestamp, Value};
+use crate::model::{DatasetName, Limits, Owner, RecordKey, Timestamp, Value};
 use crate::policy::Policies;
 use crate::protocol::{DatasetRequest, DatasetResponse};
 
@@ -151,22 +151,21 @@ impl DeviceDb {
         self.read(|connection| Ok(questions(&StoredReplica::find(connection, address)?)?))
     }
 
-    /// Answers a question; `seen` is the remote count that it named.
+    /// Answers a question, as it was shown to the app.
     ///
     /// # Errors
     /// [`DeviceError::Write`] if there is none, or if the record has moved on.
     pub fn resolve(
         &mut self,
         address: &Address,
-        key: &RecordKey,
-        seen: SyncCount,
+        question: &Question,
         resolution: Resolution,
         context: &mut Context<'_>,
     ) -> Result<Changes, DeviceError> {
         self.change(|connection| {
             let limits = limits(connection)?;
             let replica = StoredReplica::find(connection, address)?;
-            let plan = plan_resolve(&replica, key, seen, resolution, &limits, context)?;
+            let plan = plan_resolve(&replica, question, resolution, &limits, context)?;
             run(connection, address, plan)
         })
     }

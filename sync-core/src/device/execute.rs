@@ -54,12 +54,16 @@ impl Target<'_> {
             }
             Write::Group(header) => self.put_group(header)?,
             Write::DropGroup(group) => {
-                self.run("DELETE FROM patch WHERE replica_id = ?1 AND group_id = ?2", self.of(*group))?;
+                // SQLite would rather walk all patches than use the index.
+                let delete =
+                    "DELETE FROM patch INDEXED BY patch_by_group WHERE replica_id = ?1 AND group_id = ?2";
+                self.run(delete, self.of(*group))?;
                 self.drop_header(*group)?;
             }
             Write::Patch { group, key, patch } => self.put_patch(*group, key, patch)?,
             Write::MovePatches { from, to } => {
-                let update = "UPDATE OR REPLACE patch SET group_id = ?3 WHERE replica_id = ?1 AND group_id = ?2";
+                let update = "UPDATE OR REPLACE patch INDEXED BY patch_by_group SET group_id = ?3
+                    WHERE replica_id = ?1 AND group_id = ?2";
                 self.run(update, (self.id, bytes::integer(from.0), bytes::integer(to.0)))?;
                 self.drop_header(*from)?;
             }

@@ -21,6 +21,8 @@ pub struct Arrived {
     pub next: Option<NextPage>,
     /// The server's line up to the position.
     pub lineage: Lineage,
+    /// Epochs that ended at or below it may be missing from the line.
+    pub floor: SyncCount,
     /// The digest of the dataset at the position.
     pub digest: Option<Digest>,
 }
@@ -86,6 +88,12 @@ pub fn plan_page(
         plan.writes.push(Write::State(Box::new(state)));
         return Ok((plan, Pulled { diverged: true, ..Pulled::default() }));
     }
+    let ack = state.in_flight.as_ref().and_then(|in_flight| in_flight.ack);
+    if let Some(ended) = ack.and_then(|ack| arrived.lineage.ended(ack)) {
+        // A first push has no cursor that could be off the line; but what lies over it stood on what is deleted.
+        state.pull = Some(pull);
+        return Ok((plan_reset(replica, state, ended, context)?, Pulled::default()));
+    }
     let mut pulled = Pulled { visible: true, ..Pulled::default() };
     let keys = touched(replica, &pull, &arrived.records)?;
     let mut stack = Stack::over_pull(replica, pull.snapshot, &arrived.records, server_time)?;
@@ -149,7 +157,8 @@ fn settle(
         in_flight.renew |= reset;
         return Ok(dirty);
     }
-    if !in_flight.ack.is_none_or(|ack| arrived.lineage.contains(ack) && ack.count <= reached) {
+    let on_line = |ack| arrived.lineage.contains(ack) || arrived.lineage.has_pruned(ack, arrived.floor);
+    if !in_flight.ack.is_none_or(|ack| on_line(ack) && ack.count <= reached) {
         in_flight.answered = false;
         in_flight.ack = None;
         in_flight.renew = true;

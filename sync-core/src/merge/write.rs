@@ -8,7 +8,7 @@ use crate::merge::replica::{
     GroupHeader, GroupId, GroupState, PendingPatch, Plan, Replica, ReplicaError, ReplicaState, Write,
 };
 use crate::merge::stack::Stack;
-use crate::model::{ChangeId, Digest, Limits, RecordKey, SyncCount, Timestamp, Value};
+use crate::model::{ChangeId, Digest, Limits, RecordKey, Timestamp, Value};
 use crate::policy::Policy;
 
 pub use crate::merge::stack::Context;
@@ -27,7 +27,7 @@ pub enum WriteError {
     #[error("{0}")]
     NotFound(String),
     /// The record has moved on since the app looked: look again.
-    #[error("the record has changed on the server since the question was shown; look at it again")]
+    #[error("the record has changed since the question was shown; look at it again")]
     Stale,
     /// The replica could not be read.
     #[error(transparent)]
@@ -207,26 +207,27 @@ pub fn questions(replica: &dyn Replica) -> Result<Vec<Question>, ReplicaError> {
     Ok(questions)
 }
 
-/// Answers a question under the policy `ask`. `seen` is the remote count that the question named.
+/// Answers a question under the policy `ask`, as it was shown to the app.
 ///
 /// # Errors
-/// [`WriteError::NotFound`] if there is no question about the record, [`WriteError::Stale`] if the record has moved on:
-/// the question stands anew.
+/// [`WriteError::NotFound`] if there is no question about the record, [`WriteError::Stale`] if the record has moved on,
+/// on the server or on this device: the question stands anew.
 pub fn plan_resolve(
     replica: &dyn Replica,
-    key: &RecordKey,
-    seen: SyncCount,
+    question: &Question,
     resolution: Resolution,
     limits: &Limits,
     context: &mut Context<'_>,
 ) -> Result<Plan, WriteError> {
     let mut stack = Stack::over_base(replica)?;
+    let key = &question.key;
     let layers = stack.layers(key)?;
     let asked = layers.patches.iter().find(|(_, patch)| patch.question.is_some());
     let Some((id, mut patch)) = asked.map(|(id, patch)| (*id, patch.clone())) else {
         return Err(WriteError::NotFound(format!("there is no open question about `{key}`")));
     };
-    if patch.question.as_ref().is_none_or(|question| question.remote_count != seen) {
+    let open = patch.question.as_ref().map(|open| open.remote_count);
+    if open != Some(question.remote_count) || patch.value != question.local {
         return Err(WriteError::Stale);
     }
     let cause = Cause::Resolved;

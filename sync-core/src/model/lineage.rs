@@ -123,18 +123,30 @@ impl Lineage {
         }
     }
 
-    /// Whether the position lies on this line: its epoch's span contains its count, and where the tag of that count
-    /// is still kept, it agrees. A position before a deletion is on the line all the same; see [`Lineage::ended`].
+    /// Whether the position lies on this line: where the tag of its count is still kept, that tag decides; otherwise its
+    /// epoch's span must contain its count. A position before a deletion is on the line all the same; see
+    /// [`Lineage::ended`].
     pub fn contains(&self, position: Position) -> bool {
+        if let Some(tag) = self.tags.get(&position.count) {
+            return *tag == position.tag && position.count <= self.count;
+        }
         let Some(at) = self.index(position.epoch) else { return false };
-        let in_span = self.entries[at].start <= position.count && position.count <= self.end(at);
-        in_span && self.tags.get(&position.count).is_none_or(|tag| *tag == position.tag)
+        self.entries[at].start <= position.count && position.count <= self.end(at)
+    }
+
+    /// Whether the position's epoch has been pruned from this line, so that nothing speaks against it.
+    pub fn has_pruned(&self, position: Position, floor: SyncCount) -> bool {
+        position.count <= floor && self.index(position.epoch).is_none()
     }
 
     /// What ended the dataset after a position on the line, if anything did.
     pub fn ended(&self, position: Position) -> Option<Divergence> {
-        let at = self.index(position.epoch)?;
-        self.entries[at + 1..].iter().rev().find_map(|entry| ended_by(entry.why))
+        let after = match self.index(position.epoch) {
+            Some(at) => &self.entries[at + 1..],
+            // Pruned: deletions are kept, and come after it if they begin above it.
+            None => &self.entries[self.entries.partition_point(|entry| entry.start <= position.count)..],
+        };
+        after.iter().rev().find_map(|entry| ended_by(entry.why))
     }
 
     /// Whether the position is of the newest epoch and yet ahead of the count, which only a restore explains.

@@ -223,6 +223,9 @@ pub struct Page {
     /// Tags of the counts after the cursor, as far as they are kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<(SyncCount, CommitTag)>,
+    /// Tombstones at or below it are purged, and epochs that ended there may be missing from the line.
+    #[serde(default, skip_serializing_if = "is_count_zero")]
+    pub floor: SyncCount,
     /// With the last page: the digest of the dataset at its position.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,
@@ -285,4 +288,9 @@ const fn is_false(it: &bool) -> bool {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 const fn is_zero(it: &u64) -> bool {
     *it == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_count_zero(it: &SyncCount) -> bool {
+    it.0 == 0
 }

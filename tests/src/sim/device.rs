@@ -7,7 +7,7 @@ use sync_core::client::memory::MemoryReplica;
 use sync_core::client::session::{Failure, Input, Output, RequestId, Session, SessionConfig, SessionEnd};
 use sync_core::merge::replica::{Plan, Replica as _};
 use sync_core::merge::stack::Context;
-use sync_core::model::{DatasetName, DeviceId, Limits, Timestamp};
+use sync_core::model::{DatasetName, DeviceId, Limits, RecordKey, Timestamp};
 use sync_core::protocol::{DatasetRequest, DatasetResponse, Format, SyncResponse, encode};
 
 use crate::sim::random::Dice;
@@ -98,10 +98,6 @@ impl Device {
 
     pub(super) fn is_syncing(&self) -> bool {
         self.running.is_some()
-    }
-
-    pub(super) fn is_waiting(&self) -> bool {
-        self.running.as_ref().is_some_and(|running| running.open.is_some() && running.outputs.is_empty())
     }
 
     /// Begins a session.
@@ -211,8 +207,24 @@ impl Device {
         first.and(rest)
     }
 
-    /// An answer comes from the network.
-    pub(super) fn receive(&mut self, number: u64, answer: Result<SyncResponse, Failure>, now: Timestamp, dice: &mut Dice) {
+    /// The groups in flight, for the story.
+    pub(super) fn in_flight(&self) -> String {
+        let of_flight = self.replica.pending().into_iter().filter(|(header, _)| header.state.is_in_flight());
+        let told = |(_, patches): (_, Vec<(RecordKey, _)>)| {
+            let keys: Vec<_> = patches.iter().map(|(key, _)| key.as_str().to_owned()).collect();
+            format!(" [{}]", keys.join(" "))
+        };
+        of_flight.map(told).collect()
+    }
+
+    /// An answer comes from the network. Says whether it was for a session that is gone.
+    pub(super) fn receive(
+        &mut self,
+        number: u64,
+        answer: Result<SyncResponse, Failure>,
+        now: Timestamp,
+        dice: &mut Dice,
+    ) -> bool {
         let id = RequestId(number & 0xf_ffff);
         let is_open = self.running.as_ref().is_some_and(|running| running.open == Some(id))
             && number >> 20 == self.requests;
@@ -224,7 +236,8 @@ impl Device {
                 Ok(response) => Input::Received { id, response },
                 Err(failure) => Input::Failed { id, failure },
             };
-            return self.feed(input, now, dice);
+            self.feed(input, now, dice);
+            return false;
         }
         // The session is gone or has given the request up, but another process of the app may still hear the answer.
         if let (Ok(response), Some(asked)) = (answer, self.asked.get(&number).cloned()) {
@@ -233,6 +246,7 @@ impl Device {
                 self.absorb(&request, part, response.server_time, now, dice);
             }
         }
+        true
     }
 
     /// The driver's own time-out: nothing came back.

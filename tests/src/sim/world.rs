@@ -1,8 +1,11 @@
 //! The world of one run: devices, a server and the network between them, and what goes wrong.
 
+use std::collections::BTreeSet;
+
 use sync_core::client::session::Failure;
-use sync_core::conflict::{LogEntry, Loss, Resolution};
+use sync_core::conflict::{LogEntry, Loss, Question, Resolution};
 use sync_core::merge::claim::plan_claim;
+use sync_core::merge::push::Outcome;
 use sync_core::merge::replica::{Plan, Replica as _, Write};
 use sync_core::merge::stack::Context;
 use sync_core::merge::write::{WriteError, plan_delete, plan_discard, plan_resolve, plan_retry, plan_write, questions};
@@ -16,7 +19,7 @@ use crate::sim::device::{Device, Sent, Step};
 use crate::sim::options::{Mix, Options};
 use crate::sim::random::Dice;
 use crate::sim::server::Server;
-use crate::sim::tokens::{INCREMENTS_MAX, KeptAside, digits};
+use crate::sim::tokens::{INCREMENTS_MAX, KeptAside, digits, tokens};
 use crate::sim::trace::Trace;
 
 #[derive(Clone)]
@@ -28,8 +31,7 @@ enum Message {
 /// An answer to a question that the app gives later than it was shown.
 struct LateAnswer {
     place: usize,
-    key: RecordKey,
-    seen: SyncCount,
+    question: Question,
     resolution: Resolution,
 }
 
@@ -195,7 +197,7 @@ impl World {
                 ))),
                 _ => Resolution::Value(question.local.clone()),
             };
-            let answer = LateAnswer { place, key: question.key, seen: question.remote_count, resolution };
+            let answer = LateAnswer { place, question, resolution };
             if !all && self.dice.per_mille(400) {
                 self.late_answers.push(answer);
             } else {
@@ -214,13 +216,13 @@ impl World {
     }
 
     fn resolve(&mut self, answer: LateAnswer) -> Checked {
-        let LateAnswer { place, key, seen, resolution } = answer;
+        let LateAnswer { place, question, resolution } = answer;
         let now = self.now_of(place);
         let device = &mut self.devices[place];
         let limits = device.limits();
         let mut context = Context { now, random: &mut self.dice };
-        self.trace.tell(&device.name, format!("answers the question about {key}: {}", resolved(&resolution)));
-        match plan_resolve(&device.replica, &key, seen, resolution, &limits, &mut context) {
+        self.trace.tell(&device.name, format!("answers the question about {}: {}", question.key, resolved(&resolution)));
+        match plan_resolve(&device.replica, &question, resolution, &limits, &mut context) {
             Ok(plan) => device.execute(&plan),
             Err(WriteError::Stale | WriteError::NotFound(_)) => self.trace.count("late answers"),
             Err(error) => return Err(error.to_string()),
@@ -283,7 +285,8 @@ impl World {
         match device.step(now, self.options.page_records, format, &mut self.dice) {
             Step::Idle | Step::Worked => {}
             Step::Sent(Sent { id, bytes }) => {
-                self.trace.tell(&device.name, format!("sends request {id:x} ({} bytes)", bytes.len()));
+                let groups = device.in_flight();
+                self.trace.tell(&device.name, format!("sends request {id:x} ({} bytes){groups}", bytes.len()));
                 self.network.push(Message::Request { from: place, number: id, bytes });
             }
             Step::Absorbed(absorbed) => {
@@ -382,7 +385,9 @@ impl World {
                     Ok(Err(error)) => return Err(format!("a device could not read an answer: {error}")),
                     Err(failure) => Err(failure),
                 };
-                self.devices[to].receive(number, answer, now, &mut self.dice);
+                if self.devices[to].receive(number, answer, now, &mut self.dice) {
+                    self.trace.tell(&self.devices[to].name, format!("hears the answer to {number:x} after its session"));
+                }
                 self.check_device(to)
             }
         }
@@ -416,17 +421,28 @@ impl World {
             if after < before || (after == before && !commit.records.is_empty()) {
                 return Err(format!("the sync count went from {before} to {after}"));
             }
+            if matches!(self.options.mix, Mix::ServerRestored | Mix::DeviceRestored) {
+                // Who overwrote something unseen learns of it by the answer, and either side may lose that.
+                let answers = commit.pushes.iter().flat_map(|(_, push)| &push.answer.outcomes);
+                let overwritten = answers.filter_map(|outcome| match outcome {
+                    Outcome::Applied { overwritten, .. } => Some(overwritten),
+                    Outcome::Conflict { .. } | Outcome::Refused(_) => None,
+                });
+                self.ledger.gone.extend(overwritten.flatten().flat_map(|(.., value)| tokens(Some(value))));
+            }
             if commit.clear {
                 self.trace.tell("server", "deletes the dataset");
                 self.excuse_live();
             }
         }
-        let records = self.server.store().live_records(&self.server.dataset);
-        self.server_live = records
-            .into_iter()
-            .filter_map(|record| Some((record.key.clone(), record.value()?.clone())))
-            .collect();
+        self.server_live = self.live();
         whole_groups("the server", &self.server_live, self.ledger_holds())
+    }
+
+    /// What the server holds.
+    fn live(&self) -> Live {
+        let records = self.server.store().live_records(&self.server.dataset).into_iter();
+        records.filter_map(|record| Some((record.key.clone(), record.value()?.clone()))).collect()
     }
 
     /// What the server holds is meant to go.
@@ -519,10 +535,8 @@ impl World {
         let fence = if self.options.fenced { "with" } else { "without" };
         self.trace.tell("server", format!("is put back from {lost} to {}, {fence} a fence", self.count()));
         self.trace.count("server restores");
+        self.server_live = self.live();
         self.check_server()?;
-        let records = self.server.store().live_records(&self.server.dataset);
-        self.server_live =
-            records.into_iter().filter_map(|record| Some((record.key.clone(), record.value()?.clone()))).collect();
         // What was removed after the backup is there again; offers will heal that.
         self.ledger.removed.clear();
         Ok(())
@@ -618,7 +632,8 @@ impl World {
                 self.step_server()?;
             }
         }
-        Err(format!("the session of {} does not end (waiting: {})", self.devices[place].name, self.devices[place].is_waiting()))
+        let state = self.devices[place].replica.state().expect("memory does not fail");
+        Err(format!("the session of {} does not end: {state:?} HEAD {:?}", self.devices[place].name, self.server.store().head(&self.server.dataset)))
     }
 
     fn all_settled(&self) -> bool {
@@ -715,7 +730,7 @@ fn losses(entry: &LogEntry) -> String {
 }
 
 fn difference(here: &Live, there: &Live) -> String {
-    let keys: std::collections::BTreeSet<_> = here.keys().chain(there.keys()).collect();
+    let keys: BTreeSet<_> = here.keys().chain(there.keys()).collect();
     let differing = keys.into_iter().filter(|key| here.get(*key) != there.get(*key));
     let json = |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), Value::to_json);
     differing.map(|key| format!("{key}: {} / {}", json(here.get(key)), json(there.get(key)))).collect::<Vec<_>>().join("; ")

@@ -83,6 +83,8 @@ fn without_a_server_everything_but_sync_works_and_sync_gives_up_in_time() {
     phone.ends(Exit::Usage, &["put", "no such name", "a", "1"]);
     phone.ends(Exit::Usage, &["put", "notes", "", "1"]);
     phone.ends(Exit::NotSignedIn, &["sync"]);
+    let outcome = phone.ends(Exit::Usage, &["put", "notes", "--json"]);
+    assert!(outcome.stderr.starts_with(r#"{"error":{"code":"InvalidParameter""#), "{}", outcome.stderr);
 
     let world = World::start();
     let phone = phone.with_token(&world.server.token("ada"));

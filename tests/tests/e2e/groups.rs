@@ -31,9 +31,10 @@ fn a_group_that_only_the_server_refuses_is_parked_and_can_be_fixed() {
         (&parked[0]["dataset"], &parked[0]["code"], &parked[0]["keys"]),
         (&json!("notes"), &json!("LimitExceeded"), &json!(["500"]))
     );
-    // A retry is refused again: by the device now, which has learnt the limit.
-    let id = parked[0]["id"].to_string();
-    phone.ends(Exit::Usage, &["retry", "notes", &id]);
+    // A retry is refused again, and the device has learnt the limit for what is written from now on.
+    phone.ok(&["retry", "notes", &parked[0]["id"].to_string()]);
+    phone.ends(Exit::Rejected, &["sync"]);
+    let id = phone.json(&["parked"])[0]["id"].to_string();
     let long = json!({"id": 500, "text": "x".repeat(1_500)}).to_string();
     phone.ends(Exit::Usage, &["put", "notes", "500", &long]);
 

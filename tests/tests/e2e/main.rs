@@ -1,4 +1,5 @@
 //! The command line against a real server over real HTTP: one test for each promise of the issue.
+#![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
 mod copies;
 mod faults;

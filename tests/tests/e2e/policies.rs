@@ -228,8 +228,7 @@ fn policies_are_printed_and_taken_back() {
     assert_eq!(phone.json(&["policy", "notes"]), declared);
     phone.ok(&["policy", "notes", "default"]);
     phone.ok(&["policy", "notes", "default", "--prefix", "draft/"]);
-    let declared =
-        json!({"dataset": null, "prefixes": {}, "fields": {"votes": "counter"}, "on_delete": "delete_wins"});
+    let declared = json!({"dataset": null, "prefixes": {}, "fields": {"votes": "counter"}, "on_delete": "delete_wins"});
     assert_eq!(phone.json(&["policy", "notes"]), declared);
     let outcome = phone.ends(Exit::Usage, &["policy", "notes", "ask", "--field", "votes"]);
     assert!(outcome.stderr.contains("ask"), "{}", outcome.stderr);

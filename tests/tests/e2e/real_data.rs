@@ -128,8 +128,8 @@ pub(crate) fn generated() -> Vec<Value> {
             "name": format!("Person {mixed}"),
             "city": cities[mixed % cities.len()],
             "score": mixed as f64 / 7.0,
-            "active": mixed % 2 == 0,
-            "friends": (mixed % 3 != 0).then(|| vec![mixed % 100, mixed % 77]),
+            "active": mixed.is_multiple_of(2),
+            "friends": (!mixed.is_multiple_of(3)).then(|| vec![mixed % 100, mixed % 77]),
         })
     };
     (0..GENERATED).map(record).collect()

@@ -5,8 +5,8 @@
 
 pub mod digest;
 pub mod id;
-pub mod lineage;
 pub mod limits;
+pub mod lineage;
 pub mod page;
 pub mod patch;
 pub mod record;
@@ -15,8 +15,8 @@ pub mod value;
 
 pub use digest::Digest;
 pub use id::{ChangeId, CommitTag, DatasetName, DeviceId, EpochId, InvalidName, Owner, RecordKey};
-pub use lineage::{Divergence, EpochEntry, EpochReason, Lineage, Position};
 pub use limits::Limits;
+pub use lineage::{Divergence, EpochEntry, EpochReason, Lineage, Position};
 pub use page::NextPage;
 pub use patch::{Compare, Delta, FieldDelta, Group, PatchOp, RecordPatch};
 pub use record::{Record, RecordState, RemovalReason, SyncCount};

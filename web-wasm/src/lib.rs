@@ -3,4 +3,4 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-
+pub use sync_core::protocol::PROTOCOL_VERSION;

@@ -54,7 +54,7 @@ mod tests {
         let identity = pool.identity("https://issuer.example", "ada");
         assert_eq!(identity.as_str(), "local:27f9c741-a704-8336-9b18-d7944eb9ff45");
         assert_ne!(identity, pool.identity("https://issuer.example/", "ada"));
-        assert_ne!(identity, pool.identity("https://issuer.examplea", "da"));
+        assert_ne!(identity, pool.identity("https://issuer.example/a", "da"));
         assert_ne!(identity, IdentityPool::parse("local", "other").unwrap().identity("https://issuer.example", "ada"));
     }
 

@@ -5,9 +5,7 @@ use crate::merge::pull::{Arrived, Pulled, plan_page, plan_reset, plan_restart};
 use crate::merge::replica::{GroupHeader, GroupState, Plan, Pull, Replica, ReplicaError, ReplicaState, Verdict, Write};
 use crate::merge::stack::Context;
 use crate::model::{DatasetName, DeviceId, Divergence, Limits, Lineage, SyncCount, Timestamp};
-use crate::protocol::{
-    DatasetRequest, DatasetResponse, ErrorBody, GroupAnswer, GroupStatus, Page, Push, Reset, code,
-};
+use crate::protocol::{DatasetRequest, DatasetResponse, ErrorBody, GroupAnswer, GroupStatus, Page, Push, Reset, code};
 
 /// What an answer did to a replica.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::conflict::{Cause, LogEntry, Loss, Parked, Side};
-use crate::merge::replica::{
-    GroupHeader, GroupId, PendingPatch, Plan, Replica, ReplicaError, ReplicaState, Write,
-};
+use crate::merge::replica::{GroupHeader, GroupId, PendingPatch, Plan, Replica, ReplicaError, ReplicaState, Write};
 use crate::model::{DeviceId, Record, RecordKey, SyncCount, Timestamp, Value};
 use crate::policy::Policies;
 

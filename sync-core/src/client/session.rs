@@ -142,11 +142,16 @@ enum State {
     /// Datasets are being prepared for the next request.
     Preparing,
     /// A request is open.
-    Waiting { id: RequestId, request: Box<SyncRequest> },
+    Waiting {
+        id: RequestId,
+        request: Box<SyncRequest>,
+    },
     /// Answers are being absorbed.
     Absorbing,
     /// Until the time that was asked for; then the same request goes out again, if there is one.
-    Sleeping { request: Option<Box<SyncRequest>> },
+    Sleeping {
+        request: Option<Box<SyncRequest>>,
+    },
     Ended,
 }
 
@@ -236,7 +241,10 @@ impl Session {
                 Some(request) => self.send(request),
                 None => self.prepare(),
             },
-            (State::Preparing | State::Waiting { .. } | State::Absorbing | State::Sleeping { .. } | State::Ended, _) => {}
+            (
+                State::Preparing | State::Waiting { .. } | State::Absorbing | State::Sleeping { .. } | State::Ended,
+                _,
+            ) => {}
         }
     }
 

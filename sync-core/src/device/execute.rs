@@ -55,8 +55,7 @@ impl Target<'_> {
             Write::Group(header) => self.put_group(header)?,
             Write::DropGroup(group) => {
                 // SQLite would rather walk all patches than use the index.
-                let delete =
-                    "DELETE FROM patch INDEXED BY patch_by_group WHERE replica_id = ?1 AND group_id = ?2";
+                let delete = "DELETE FROM patch INDEXED BY patch_by_group WHERE replica_id = ?1 AND group_id = ?2";
                 self.run(delete, self.of(*group))?;
                 self.drop_header(*group)?;
             }

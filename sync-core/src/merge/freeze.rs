@@ -6,7 +6,9 @@ use crate::delta;
 use crate::merge::replica::{
     GroupHeader, GroupState, InFlight, PendingPatch, Replica, ReplicaError, ReplicaState, SentPatch, Write,
 };
-use crate::model::{Compare, Delta, DeviceId, Group, Limits, PatchOp, Record, RecordKey, RecordPatch, SyncCount, Value};
+use crate::model::{
+    Compare, Delta, DeviceId, Group, Limits, PatchOp, Record, RecordKey, RecordPatch, SyncCount, Value,
+};
 use crate::policy::{Policies, Policy};
 
 /// A push, ready to be sent, and what must be durable before it is.
@@ -74,8 +76,7 @@ pub fn freeze(
         return Ok(None);
     }
     state.sequence += 1;
-    state.in_flight =
-        Some(InFlight { device, sequence: state.sequence, answered: false, ack: None, renew: false });
+    state.in_flight = Some(InFlight { device, sequence: state.sequence, answered: false, ack: None, renew: false });
     writes.push(Write::State(Box::new(state.clone())));
     Ok(Some(Frozen { device, sequence: state.sequence, groups, writes }))
 }

@@ -113,7 +113,8 @@ pub fn plan_page(
     let (writes, changes) = stack.into_writes();
     plan.writes.extend(writes);
     let keys: BTreeSet<_> = changes.keys.into_iter().chain(page_keys).collect();
-    plan.changes = if many { Changes { keys: Vec::new(), many } } else { Changes { keys: keys.into_iter().collect(), many } };
+    plan.changes =
+        if many { Changes { keys: Vec::new(), many } } else { Changes { keys: keys.into_iter().collect(), many } };
     state.cursor = arrived.position;
     state.lineage = arrived.lineage;
     state.digest = pull.digest;
@@ -214,11 +215,7 @@ fn settle(
 }
 
 /// Makes a rejected group an unsent one again, in its place.
-fn thaw(
-    stack: &mut Stack<'_>,
-    id: GroupId,
-    dirty: &mut BTreeSet<RecordKey>,
-) -> Result<(), ReplicaError> {
+fn thaw(stack: &mut Stack<'_>, id: GroupId, dirty: &mut BTreeSet<RecordKey>) -> Result<(), ReplicaError> {
     stack.change_header(id)?.state = GroupState::Sealed;
     for key in stack.keys_of(id)? {
         if let Some(mut patch) = stack.layers(&key)?.patches.get(&id).cloned() {

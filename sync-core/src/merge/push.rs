@@ -6,9 +6,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::delta::{self, DoesNotFit};
 use crate::model::{
-    ChangeId, CommitTag, Compare, DeviceId, Digest, EpochId, EpochReason, Group, Limits, Lineage,
-    PatchOp, Position, Random, Record, RecordKey, RecordPatch, RecordState, RemovalReason, SyncCount, Timestamp, Value,
-    limits,
+    ChangeId, CommitTag, Compare, DeviceId, Digest, EpochId, EpochReason, Group, Limits, Lineage, PatchOp, Position,
+    Random, Record, RecordKey, RecordPatch, RecordState, RemovalReason, SyncCount, Timestamp, Value, limits,
 };
 
 /// What a server knows about a dataset as a whole.
@@ -372,9 +371,9 @@ fn decide_group(
                 let was_live = current.is_some_and(|record| record.value().is_some());
                 added += u64::from(write.value.is_some() && !was_live);
                 decided.merged |= write.unseen;
-                decided.overwritten.extend(
-                    write.overwritten.into_iter().map(|(path, value)| (patch.key.clone(), path, value)),
-                );
+                decided
+                    .overwritten
+                    .extend(write.overwritten.into_iter().map(|(path, value)| (patch.key.clone(), path, value)));
                 decided.records.push(Record {
                     key: patch.key.clone(),
                     state: write.value.map_or(RecordState::Removed(RemovalReason::Removed), RecordState::Value),

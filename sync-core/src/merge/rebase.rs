@@ -60,7 +60,7 @@ pub fn rebase(
     match policy {
         Policy::KeepRemote => return Rebased::Loses(Cause::Policy(policy)),
         Policy::LatestEditWins => {
-            let theirs = around.base.map_or(Timestamp::default(), |record| record.device_time);
+            let theirs = around.base.map_or_else(Timestamp::default, |record| record.device_time);
             if patch.device_time.min(around.now) < theirs {
                 return Rebased::Loses(Cause::Policy(policy));
             }

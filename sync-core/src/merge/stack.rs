@@ -23,7 +23,8 @@ pub struct Context<'a> {
 /// # Errors
 /// If the replica cannot be read.
 pub fn visible(replica: &dyn Replica, key: &RecordKey) -> Result<Option<Value>, ReplicaError> {
-    let layers = Layers { base: replica.base(key)?, patches: replica.patches(key)?.into_iter().collect(), before: None };
+    let layers =
+        Layers { base: replica.base(key)?, patches: replica.patches(key)?.into_iter().collect(), before: None };
     Ok(layers.below(GroupId(u64::MAX)))
 }
 
@@ -296,7 +297,13 @@ impl<'a> Stack<'a> {
     }
 
     /// Parks a group, with what was written over it.
-    pub(super) fn park(&mut self, id: GroupId, at: Timestamp, code: &str, message: &str) -> Result<Vec<RecordKey>, ReplicaError> {
+    pub(super) fn park(
+        &mut self,
+        id: GroupId,
+        at: Timestamp,
+        code: &str,
+        message: &str,
+    ) -> Result<Vec<RecordKey>, ReplicaError> {
         let patches = self.leave(id)?;
         let keys = patches.iter().map(|(key, _)| key.clone()).collect();
         let patch = |(key, patch): (RecordKey, PendingPatch)| {
@@ -321,7 +328,11 @@ impl<'a> Stack<'a> {
     }
 
     /// Carries changes below these records up through their unsent layers, lowest first.
-    pub(super) fn restack(&mut self, keys: impl IntoIterator<Item = RecordKey>, now: Timestamp) -> Result<(), ReplicaError> {
+    pub(super) fn restack(
+        &mut self,
+        keys: impl IntoIterator<Item = RecordKey>,
+        now: Timestamp,
+    ) -> Result<(), ReplicaError> {
         let mut work = BTreeSet::new();
         for key in keys {
             let ids: Vec<_> = self.layers(&key)?.patches.keys().copied().collect();

@@ -66,11 +66,9 @@ fn hunks<'a>(base: &[&'a str], side: &'a [&'a str]) -> Vec<Hunk<'a>> {
         DiffOp::Insert { old_index, new_index, new_len } => {
             Some(Hunk { from: old_index, to: old_index, lines: &side[new_index..new_index + new_len] })
         }
-        DiffOp::Replace { old_index, old_len, new_index, new_len } => Some(Hunk {
-            from: old_index,
-            to: old_index + old_len,
-            lines: &side[new_index..new_index + new_len],
-        }),
+        DiffOp::Replace { old_index, old_len, new_index, new_len } => {
+            Some(Hunk { from: old_index, to: old_index + old_len, lines: &side[new_index..new_index + new_len] })
+        }
     };
     capture_diff_slices(Algorithm::Myers, base, side).into_iter().filter_map(hunk).collect()
 }

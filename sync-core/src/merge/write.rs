@@ -231,9 +231,9 @@ pub fn plan_resolve(
         return Err(WriteError::Stale);
     }
     let cause = Cause::Resolved;
-    let remote = Loss { key: key.clone(), path: Vec::new(), side: Side::Remote, under: None, value: patch.under.clone() };
-    let local =
-        Loss { key: key.clone(), path: Vec::new(), side: Side::Local, under: None, value: patch.value.clone() };
+    let remote =
+        Loss { key: key.clone(), path: Vec::new(), side: Side::Remote, under: None, value: patch.under.clone() };
+    let local = Loss { key: key.clone(), path: Vec::new(), side: Side::Local, under: None, value: patch.value.clone() };
     match resolution {
         Resolution::KeepRemote => {
             let gone = stack.lose(id, context.now, cause)?;
@@ -398,9 +398,7 @@ impl Again {
             None => stack.visible(&key)?,
         };
         let restored = match (&current, value) {
-            (Some(Value::Map(fields)), Some(value)) if !path.is_empty() => {
-                Some(set_at(fields.clone(), &path, value))
-            }
+            (Some(Value::Map(fields)), Some(value)) if !path.is_empty() => Some(set_at(fields.clone(), &path, value)),
             (_, Some(value)) if path.is_empty() => {
                 let policy = stack.policies.of_record(key.as_str(), under.as_ref(), Some(&value));
                 // A remote value is brought back as it was; a local change as the difference that it made.

@@ -184,7 +184,8 @@ impl Lineage {
     /// The last count up to `upper` that no pair of tags speaks against: below the lowest tag that differs, and then
     /// only as far as a tag is known to agree, so that it is never too high.
     fn agreed(&self, history: &Self, upper: SyncCount, start: SyncCount) -> SyncCount {
-        let both = self.tags.range(..=upper).filter_map(|(count, tag)| Some((*count, *tag == *history.tags.get(count)?)));
+        let both =
+            self.tags.range(..=upper).filter_map(|(count, tag)| Some((*count, *tag == *history.tags.get(count)?)));
         let mut agreed = start;
         for (count, agree) in both {
             if !agree {

@@ -87,8 +87,7 @@ impl Value {
     /// Says what is wrong with the text; integers beyond 64 bits and nesting beyond [`Value::DEPTH_MAX`] are refused.
     pub fn parse_json(json: &str) -> Result<Self, InvalidValue> {
         json_integers_fit(json)?;
-        let value: Self =
-            serde_json::from_str(json).map_err(|error| InvalidValue::Syntax(error.to_string()))?;
+        let value: Self = serde_json::from_str(json).map_err(|error| InvalidValue::Syntax(error.to_string()))?;
         value.check_depth()?;
         Ok(value)
     }
@@ -101,8 +100,7 @@ impl Value {
     /// The one encoding of this value: MessagePack, shortest forms, names in order. Digests and limits are over it.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64);
-        self.serialize(&mut rmp_serde::Serializer::new(&mut bytes))
-            .expect("writing to memory does not fail");
+        self.serialize(&mut rmp_serde::Serializer::new(&mut bytes)).expect("writing to memory does not fail");
         bytes
     }
 
@@ -114,8 +112,7 @@ impl Value {
         let mut rest = bytes;
         let mut reader = rmp_serde::Deserializer::new(&mut rest);
         reader.set_max_depth(Self::DEPTH_MAX * 2 + 8);
-        let value =
-            Self::deserialize(&mut reader).map_err(|error| InvalidValue::Syntax(error.to_string()))?;
+        let value = Self::deserialize(&mut reader).map_err(|error| InvalidValue::Syntax(error.to_string()))?;
         if !rest.is_empty() {
             return Err(InvalidValue::Syntax("there are bytes after the value".into()));
         }
@@ -131,13 +128,10 @@ impl Value {
             Self::Float(_) => 9,
             Self::Text(text) => text.len() + length_len(text.len(), 32),
             Self::Bytes(bytes) => bytes.len() + length_len(bytes.len(), 0),
-            Self::List(items) => {
-                items.iter().map(Self::encoded_len).sum::<usize>() + count_len(items.len())
-            }
+            Self::List(items) => items.iter().map(Self::encoded_len).sum::<usize>() + count_len(items.len()),
             Self::Map(fields) => {
-                let named = |(name, value): (&String, &Self)| {
-                    name.len() + length_len(name.len(), 32) + value.encoded_len()
-                };
+                let named =
+                    |(name, value): (&String, &Self)| name.len() + length_len(name.len(), 32) + value.encoded_len();
                 fields.iter().map(named).sum::<usize>() + count_len(fields.len())
             }
             Self::Unknown { bytes, .. } => match bytes.len() {
@@ -264,8 +258,9 @@ impl Serialize for Value {
             Self::Unknown { kind, bytes } if people => {
                 tagged(serializer, "$unknown", &format!("{kind}:{}", BASE64.encode(bytes)))
             }
-            Self::Unknown { kind, bytes } => serializer
-                .serialize_newtype_struct(rmp_serde::MSGPACK_EXT_STRUCT_NAME, &(*kind, RawBytes(bytes))),
+            Self::Unknown { kind, bytes } => {
+                serializer.serialize_newtype_struct(rmp_serde::MSGPACK_EXT_STRUCT_NAME, &(*kind, RawBytes(bytes)))
+            }
         }
     }
 }
@@ -395,9 +390,7 @@ fn untag(fields: BTreeMap<String, Value>) -> Result<Value, String> {
         ("bytes", Value::Text(text)) => {
             BASE64.decode(text).map(Value::Bytes).map_err(|_| "`$bytes` must be base64".to_owned())
         }
-        ("int", Value::Text(text)) => {
-            text.parse().map(Value::Int).map_err(|_| InvalidValue::IntegerRange.to_string())
-        }
+        ("int", Value::Text(text)) => text.parse().map(Value::Int).map_err(|_| InvalidValue::IntegerRange.to_string()),
         ("unknown", Value::Text(text)) => {
             let (kind, content) = text.split_once(':').unwrap_or(("", ""));
             match (kind.parse(), BASE64.decode(content)) {

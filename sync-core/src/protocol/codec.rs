@@ -188,7 +188,8 @@ mod tests {
         let mut nils = vec![0xdd, 0x00, 0x7a, 0x12, 0x00];
         nils.resize(8_000_005, 0xc0);
         assert_eq!(refuse(&nils), InvalidMessage::TooManyValues);
-        for bytes in [&[][..], &[0xdd, 0xff, 0xff, 0xff, 0xff], &[0xc1], &[0xc0, 0xc0], &[0xdb, 0xff, 0xff, 0xff, 0xff]] {
+        for bytes in [&[][..], &[0xdd, 0xff, 0xff, 0xff, 0xff], &[0xc1], &[0xc0, 0xc0], &[0xdb, 0xff, 0xff, 0xff, 0xff]]
+        {
             assert!(matches!(refuse(bytes), InvalidMessage::Malformed(_)), "{bytes:x?}");
         }
     }
@@ -200,8 +201,7 @@ mod tests {
         let response: SyncResponse = decode(json.as_bytes(), Format::Json).unwrap();
         let groups = &response.datasets[0].push.as_ref().unwrap().groups;
         assert_eq!(groups[0].status, GroupStatus::Unknown);
-        let again: SyncResponse =
-            decode(&encode(&response, Format::MessagePack), Format::MessagePack).unwrap();
+        let again: SyncResponse = decode(&encode(&response, Format::MessagePack), Format::MessagePack).unwrap();
         assert_eq!(again, response);
     }
 }

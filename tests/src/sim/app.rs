@@ -72,7 +72,7 @@ impl Writers {
         let roll = dice.below(100);
         if !(80..95).contains(&roll) {
             let token = Value::Text(self.token());
-            if roll < 15 || roll >= 97 {
+            if !(15..97).contains(&roll) {
                 group.extend(PAIR.map(|name| (key(name), Some(token.clone()))));
             }
         }
@@ -111,7 +111,7 @@ impl Writers {
                     Some(Value::Map(fields)) => fields,
                     _ => BTreeMap::from([("_id".to_owned(), Value::Int(1))]),
                 };
-                let text = Value::Text(token.clone());
+                let text = Value::Text(token);
                 match dice.below(10) {
                     0..=2 => drop(fields.insert("x".to_owned(), text)),
                     3 | 4 => drop(fields.insert("y".to_owned(), text)),

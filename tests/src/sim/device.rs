@@ -85,6 +85,12 @@ impl Device {
         Self { place, name, running: None, asked: BTreeMap::new(), ..self.clone() }
     }
 
+    /// Requests are numbered on from another device's, as connections are: no answer to one of its requests is taken for
+    /// an answer to one of these.
+    pub(super) fn number_requests_after(&mut self, other: &Self) {
+        self.requests = self.requests.max(other.requests) + 1;
+    }
+
     pub(super) fn limits(&self) -> Limits {
         self.limits.clone()
     }
@@ -127,13 +133,7 @@ impl Device {
     }
 
     /// Does the next thing that the session wants.
-    pub(super) fn step(
-        &mut self,
-        now: Timestamp,
-        page_records: u32,
-        format: Format,
-        dice: &mut Dice,
-    ) -> Step {
+    pub(super) fn step(&mut self, now: Timestamp, page_records: u32, format: Format, dice: &mut Dice) -> Step {
         let Some(running) = &mut self.running else { return Step::Idle };
         let Some(output) = running.outputs.pop_front() else {
             if std::mem::take(&mut running.sleeping) {
@@ -226,8 +226,8 @@ impl Device {
         dice: &mut Dice,
     ) -> bool {
         let id = RequestId(number & 0xf_ffff);
-        let is_open = self.running.as_ref().is_some_and(|running| running.open == Some(id))
-            && number >> 20 == self.requests;
+        let is_open =
+            self.running.as_ref().is_some_and(|running| running.open == Some(id)) && number >> 20 == self.requests;
         if is_open {
             if let Some(running) = &mut self.running {
                 running.open = None;

@@ -21,14 +21,8 @@ pub enum Mix {
 
 impl Mix {
     /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Plain,
-        Self::Ledger,
-        Self::Deleted,
-        Self::ServerRestored,
-        Self::DeviceRestored,
-        Self::Claimed,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Plain, Self::Ledger, Self::Deleted, Self::ServerRestored, Self::DeviceRestored, Self::Claimed];
 
     /// The name on the command line.
     pub const fn name(self) -> &'static str {

@@ -221,7 +221,8 @@ impl World {
         let device = &mut self.devices[place];
         let limits = device.limits();
         let mut context = Context { now, random: &mut self.dice };
-        self.trace.tell(&device.name, format!("answers the question about {}: {}", question.key, resolved(&resolution)));
+        self.trace
+            .tell(&device.name, format!("answers the question about {}: {}", question.key, resolved(&resolution)));
         match plan_resolve(&device.replica, &question, resolution, &limits, &mut context) {
             Ok(plan) => device.execute(&plan),
             Err(WriteError::Stale | WriteError::NotFound(_)) => self.trace.count("late answers"),
@@ -355,7 +356,8 @@ impl World {
         if self.dice.per_mille(20)
             && let Message::Request { from, number, .. } = message
         {
-            let error = ErrorBody { code: code::NOT_AUTHORIZED.to_owned(), message: "the token has expired".to_owned() };
+            let error =
+                ErrorBody { code: code::NOT_AUTHORIZED.to_owned(), message: "the token has expired".to_owned() };
             let failure = Failure::Status { status: 401, error: Some(error), retry_after_ms: None };
             self.network.push(Message::Answer { to: from, number, answer: Err(failure) });
             return Ok(());
@@ -386,7 +388,8 @@ impl World {
                     Err(failure) => Err(failure),
                 };
                 if self.devices[to].receive(number, answer, now, &mut self.dice) {
-                    self.trace.tell(&self.devices[to].name, format!("hears the answer to {number:x} after its session"));
+                    self.trace
+                        .tell(&self.devices[to].name, format!("hears the answer to {number:x} after its session"));
                 }
                 self.check_device(to)
             }
@@ -496,7 +499,9 @@ impl World {
                 self.device_backup = Some(self.devices[place].clone());
             }
             Mix::DeviceRestored if roll < 50 && self.restores < 2 => self.restore_device(),
-            Mix::DeviceRestored if roll < 65 && self.devices.len() < self.options.devices + 1 => self.copy_device(place),
+            Mix::DeviceRestored if roll < 65 && self.devices.len() < self.options.devices + 1 => {
+                self.copy_device(place)
+            }
             Mix::Claimed if roll < 60 => self.claim(place)?,
             Mix::Deleted | Mix::ServerRestored | Mix::DeviceRestored | Mix::Claimed => {}
         }
@@ -557,7 +562,9 @@ impl World {
         self.ledger.removed.clear();
         self.trace.tell(&backup.name, "is put back from its backup");
         self.trace.count("device restores");
-        self.devices[place] = backup.copy(place, backup.name.clone());
+        let mut restored = backup.copy(place, backup.name.clone());
+        restored.number_requests_after(&self.devices[place]);
+        self.devices[place] = restored;
     }
 
     fn copy_device(&mut self, place: usize) {
@@ -633,7 +640,11 @@ impl World {
             }
         }
         let state = self.devices[place].replica.state().expect("memory does not fail");
-        Err(format!("the session of {} does not end: {state:?} HEAD {:?}", self.devices[place].name, self.server.store().head(&self.server.dataset)))
+        Err(format!(
+            "the session of {} does not end: {state:?} HEAD {:?}",
+            self.devices[place].name,
+            self.server.store().head(&self.server.dataset)
+        ))
     }
 
     fn all_settled(&self) -> bool {
@@ -724,7 +735,14 @@ fn summary(absorbed: &sync_core::client::exchange::Absorbed) -> String {
 fn losses(entry: &LogEntry) -> String {
     let one = |loss: &Loss| {
         let json = |value: &Option<Value>| value.as_ref().map_or_else(|| "nothing".to_owned(), Value::to_json);
-        format!("{}{} of {:?} ({} -> {})", loss.key, loss.path.join("/"), loss.side, json(&loss.under), json(&loss.value))
+        format!(
+            "{}{} of {:?} ({} -> {})",
+            loss.key,
+            loss.path.join("/"),
+            loss.side,
+            json(&loss.under),
+            json(&loss.value)
+        )
     };
     entry.losses.iter().map(one).collect::<Vec<_>>().join(", ")
 }
@@ -733,5 +751,8 @@ fn difference(here: &Live, there: &Live) -> String {
     let keys: BTreeSet<_> = here.keys().chain(there.keys()).collect();
     let differing = keys.into_iter().filter(|key| here.get(*key) != there.get(*key));
     let json = |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), Value::to_json);
-    differing.map(|key| format!("{key}: {} / {}", json(here.get(key)), json(there.get(key)))).collect::<Vec<_>>().join("; ")
+    differing
+        .map(|key| format!("{key}: {} / {}", json(here.get(key)), json(there.get(key))))
+        .collect::<Vec<_>>()
+        .join("; ")
 }

@@ -172,6 +172,7 @@ fn a_pull_of_several_pages_goes_on_after_a_restart() {
     let digest = all.iter().fold(Digest::default(), Digest::plus);
     let next = NextPage { since: SyncCount(0), at: position, after_count: SyncCount(1), after_key: key("b") };
     let page = |records: &[Record], next: Option<&NextPage>| Page {
+        floor: SyncCount::ZERO,
         records: records.to_vec(),
         position: Some(position),
         next: next.cloned(),

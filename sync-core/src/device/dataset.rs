@@ -247,7 +247,9 @@ impl DeviceDb {
             let limits = limits(connection)?;
             let mut all = Changes::default();
             for id in parked_ids(connection, address, which)? {
-                let plan = plan_retry(&StoredReplica::find(connection, address)?, id, &limits, context)?;
+                let device = device_id(connection)?;
+                let replica = StoredReplica::find(connection, address)?;
+                let plan = plan_retry(&replica, device, id, &limits, context)?;
                 add(&mut all, run(connection, address, plan)?);
             }
             Ok(all)

@@ -8,7 +8,7 @@ use crate::merge::replica::{
     GroupHeader, GroupId, GroupState, PendingPatch, Plan, Replica, ReplicaError, ReplicaState, Write,
 };
 use crate::merge::stack::Stack;
-use crate::model::{ChangeId, Digest, Limits, RecordKey, Timestamp, Value};
+use crate::model::{ChangeId, DeviceId, Digest, Limits, RecordKey, Timestamp, Value};
 use crate::policy::Policy;
 
 pub use crate::merge::stack::Context;
@@ -268,6 +268,7 @@ pub fn plan_resolve(
 /// [`WriteError::NotFound`] if there is no such unit; limits as for [`plan_write`].
 pub fn plan_retry(
     replica: &dyn Replica,
+    device: DeviceId,
     id: u64,
     limits: &Limits,
     context: &mut Context<'_>,
@@ -288,7 +289,8 @@ pub fn plan_retry(
     let mut back = Vec::new();
     for patch in patches.into_values() {
         let ParkedPatch { key, under, value, .. } = &patch;
-        if written_since(&mut stack, key, parked.at)? && !is_sum(&stack, key, under.as_ref(), value.as_ref()) {
+        let written = written_since(&mut stack, &patch, parked.at, device)?;
+        if written && !is_sum(&stack, key, under.as_ref(), value.as_ref()) {
             let ParkedPatch { key, under, value, .. } = patch;
             superseded.push(Loss { key, path: Vec::new(), side: Side::Local, under, value });
         } else {
@@ -343,11 +345,18 @@ fn is_sum(stack: &Stack<'_>, key: &RecordKey, under: Option<&Value>, value: Opti
     matches!(policy, Policy::Counter | Policy::Set) && delta::diff(&stack.policies, policy, under, value).is_some()
 }
 
-/// Whether this device has written the record after that moment.
-fn written_since(stack: &mut Stack<'_>, key: &RecordKey, at: Timestamp) -> Result<bool, ReplicaError> {
-    let layers = stack.layers(key)?;
-    let pending = layers.patches.values().any(|patch| patch.device_time >= at);
-    Ok(pending || layers.base.as_ref().is_some_and(|record| record.device_time >= at))
+/// Whether this device has written the record since the change was parked: it is pending, or the server's record is
+/// this device's and not the one that the change was made from.
+fn written_since(
+    stack: &mut Stack<'_>,
+    patch: &ParkedPatch,
+    at: Timestamp,
+    device: DeviceId,
+) -> Result<bool, ReplicaError> {
+    let layers = stack.layers(&patch.key)?;
+    let pending = layers.patches.values().any(|pending| pending.device_time >= at);
+    let own = layers.base.as_ref().filter(|record| record.modified_by == Some(device));
+    Ok(pending || own.is_some_and(|record| record.value() != patch.under.as_ref()))
 }
 
 /// Forgets a parked unit.

@@ -280,17 +280,14 @@ pub mod code {
     pub const UPGRADE_REQUIRED: &str = "UpgradeRequired";
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 const fn is_false(it: &bool) -> bool {
     !*it
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 const fn is_zero(it: &u64) -> bool {
     *it == 0
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 const fn is_count_zero(it: &SyncCount) -> bool {
     it.0 == 0
 }

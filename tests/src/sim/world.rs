@@ -251,7 +251,7 @@ impl World {
         let device = &mut self.devices[place];
         let limits = device.limits();
         let mut context = Context { now, random: &mut self.dice };
-        match plan_retry(&device.replica, id, &limits, &mut context) {
+        match plan_retry(&device.replica, device.id, id, &limits, &mut context) {
             Ok(plan) => device.execute(&plan),
             Err(WriteError::Limit(_)) => return Ok(()),
             Err(error) => return Err(error.to_string()),

@@ -14,7 +14,9 @@ use crate::device::{Address, DeviceDb, DeviceError, bytes, device_id};
 use crate::merge::claim::plan_claim;
 use crate::merge::replica::{Changes, Plan, Replica as _, Write};
 use crate::merge::stack::{Context, visible};
-use crate::merge::write::{plan_delete, plan_discard, plan_resolve, plan_restore, plan_retry, plan_write, questions};
+use crate::merge::write::{
+    plan_delete, plan_discard, plan_local_only, plan_resolve, plan_restore, plan_retry, plan_write, questions,
+};
 use crate::model::{DatasetName, Limits, Owner, RecordKey, Timestamp, Value};
 use crate::policy::Policies;
 use crate::protocol::{DatasetRequest, DatasetResponse};
@@ -141,6 +143,17 @@ impl DeviceDb {
     /// If the file cannot be written.
     pub fn set_policies(&mut self, address: &Address, policies: Policies) -> Result<(), DeviceError> {
         self.change(|connection| execute(connection, address, &[Write::Policies(policies)]))
+    }
+
+    /// Declares that a dataset is never synced, or that it is again.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn set_local_only(&mut self, address: &Address, local_only: bool) -> Result<(), DeviceError> {
+        self.change(|connection| {
+            let plan = plan_local_only(&StoredReplica::find(connection, address)?, local_only)?;
+            execute(connection, address, &plan.writes)
+        })
     }
 
     /// The open questions.

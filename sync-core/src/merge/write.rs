@@ -451,6 +451,15 @@ fn set_at(mut fields: BTreeMap<String, Value>, path: &[String], value: Value) ->
     Value::Map(fields)
 }
 
+/// Declares that a dataset is never synced, or that it is again. What is pending stays, and is pushed then.
+///
+/// # Errors
+/// If the replica cannot be read.
+pub fn plan_local_only(replica: &dyn Replica, local_only: bool) -> Result<Plan, ReplicaError> {
+    let state = ReplicaState { local_only, ..replica.state()? };
+    Ok(Plan { writes: vec![Write::State(Box::new(state))], ..Plan::default() })
+}
+
 /// Deletes the dataset on this device, and on the server with the next sync, provided that nobody has changed it there
 /// since this device last pulled. Pending changes go with it.
 ///

@@ -54,6 +54,18 @@ fn owners_and_datasets_are_apart_and_can_be_wiped() {
 }
 
 #[test]
+fn a_local_only_dataset_asks_for_nothing_until_it_is_synced_again() {
+    let mut db = memory();
+    let at = address(&mut db);
+    put(&mut db, &at, "a", "1");
+    for (local_only, pushes) in [(true, false), (false, true)] {
+        db.set_local_only(&at, local_only).unwrap();
+        let request = db.prepare(&at, &Limits::default(), true).unwrap().request;
+        assert_eq!(request.is_some_and(|request| request.push.is_some()), pushes);
+    }
+}
+
+#[test]
 fn keys_are_compared_by_their_bytes() {
     let long = "k".repeat(1_000);
     let mut names = vec![

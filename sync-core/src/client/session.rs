@@ -155,6 +155,15 @@ enum State {
     Ended,
 }
 
+/// What came back in one round, over all datasets.
+#[derive(Clone, Copy, Debug, Default)]
+struct Round {
+    /// Something was accepted, or pulled without a conflict.
+    progressed: bool,
+    /// Something was in conflict, or had no room.
+    turned_away: bool,
+}
+
 /// A sync session.
 #[derive(Clone, Debug)]
 pub struct Session {
@@ -174,8 +183,7 @@ pub struct Session {
     errors: BTreeMap<DatasetName, ErrorBody>,
     /// Rounds in which nothing but conflicts came back.
     fruitless: u32,
-    round_accepted: bool,
-    round_conflicted: bool,
+    round: Round,
     /// The server asked not to be asked again sooner.
     pause_ms: u64,
 }
@@ -199,8 +207,7 @@ impl Session {
             absorbing: BTreeSet::new(),
             errors: BTreeMap::new(),
             fruitless: 0,
-            round_accepted: false,
-            round_conflicted: false,
+            round: Round::default(),
             pause_ms: 0,
         };
         session.prepare();
@@ -342,12 +349,12 @@ impl Session {
     }
 
     fn absorbed(&mut self, dataset: DatasetName, absorbed: Absorbed, now: Timestamp, random: &mut dyn Random) {
-        self.round_accepted |= absorbed.accepted > 0;
-        self.round_conflicted |= absorbed.conflicts > 0;
+        self.round.progressed |= absorbed.accepted > 0 || (absorbed.conflicts == 0 && absorbed.pulled > 0);
+        self.round.turned_away |= absorbed.conflicts > 0;
         match absorbed.error {
             // The answer had no room for it, or others were faster.
             Some(error) if error.code == code::TOO_MANY_REQUESTS => {
-                self.round_conflicted = true;
+                self.round.turned_away = true;
                 self.to_prepare.insert(dataset, true);
             }
             Some(error) => drop(self.errors.insert(dataset, error)),
@@ -364,8 +371,8 @@ impl Session {
         if !self.ready.is_empty() {
             return self.send_when_ready();
         }
-        let fruitless = std::mem::take(&mut self.round_conflicted) && !std::mem::take(&mut self.round_accepted);
-        self.fruitless = if fruitless { self.fruitless + 1 } else { 0 };
+        let Round { progressed, turned_away } = std::mem::take(&mut self.round);
+        self.fruitless = if turned_away && !progressed { self.fruitless + 1 } else { 0 };
         let pause = std::mem::take(&mut self.pause_ms);
         if self.fruitless >= FRUITLESS_ROUNDS || pause > 0 {
             // Others write the same records: come back at another moment than they do.

@@ -39,6 +39,14 @@ pub struct DatasetStatus {
     pub local_only: bool,
 }
 
+impl DatasetStatus {
+    /// Whether nothing was ever written or pulled: it was only asked for.
+    const fn is_untouched(&self) -> bool {
+        let kept = self.pending_records + self.records + self.parked + self.conflicts;
+        kept == 0 && self.cursor.is_none() && !self.deleting && !self.pulling && !self.local_only
+    }
+}
+
 impl DeviceDb {
     /// The datasets of an owner, by name.
     ///
@@ -47,7 +55,8 @@ impl DeviceDb {
     pub fn datasets(&mut self, owner: &Owner) -> Result<Vec<DatasetStatus>, DeviceError> {
         self.read(|connection| {
             let replicas = replicas(connection, owner)?;
-            replicas.into_iter().map(|(id, name)| status(connection, id, name)).collect()
+            let all = replicas.into_iter().map(|(id, name)| status(connection, id, name));
+            all.filter(|status| !status.as_ref().is_ok_and(DatasetStatus::is_untouched)).collect()
         })
     }
 }

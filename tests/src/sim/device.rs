@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, VecDeque};
 use sync_core::client::exchange::{Absorbed, plan_answer, plan_request, plan_response};
 use sync_core::client::memory::MemoryReplica;
 use sync_core::client::session::{Failure, Input, Output, RequestId, Session, SessionConfig, SessionEnd};
-use sync_core::merge::replica::{Plan, Replica as _};
+use sync_core::merge::replica::{GroupHeader, PendingPatch, Plan, Replica as _};
 use sync_core::merge::stack::Context;
-use sync_core::model::{DatasetName, DeviceId, Limits, RecordKey, Timestamp};
+use sync_core::model::{ChangeId, DatasetName, DeviceId, Limits, RecordKey, Timestamp};
 use sync_core::protocol::{DatasetRequest, DatasetResponse, Format, SyncResponse, encode};
 
 use crate::sim::random::Dice;
+use crate::sim::tokens::KeptAside;
 
 /// A request on its way.
 pub(super) struct Sent {
@@ -205,6 +206,16 @@ impl Device {
         let (plan, rest) = planned.expect("memory does not fail");
         self.execute(&plan);
         first.and(rest)
+    }
+
+    /// What is pending, by change id.
+    pub(super) fn pending_aside(&self) -> BTreeMap<ChangeId, KeptAside> {
+        let aside = |(header, patches): (GroupHeader, Vec<(RecordKey, PendingPatch)>)| {
+            let mut kept = KeptAside::default();
+            patches.iter().for_each(|(_, patch)| kept.add(patch.under.as_ref(), patch.value.as_ref()));
+            (header.change_id, kept)
+        };
+        self.replica.pending().into_iter().map(aside).collect()
     }
 
     /// The groups in flight, for the story.

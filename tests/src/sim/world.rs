@@ -1,15 +1,16 @@
 //! The world of one run: devices, a server and the network between them, and what goes wrong.
 
-use std::collections::BTreeSet;
+mod faults;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use sync_core::client::session::Failure;
 use sync_core::conflict::{LogEntry, Loss, Question, Resolution};
-use sync_core::merge::claim::plan_claim;
 use sync_core::merge::push::Outcome;
-use sync_core::merge::replica::{Plan, Replica as _, Write};
+use sync_core::merge::replica::{GroupHeader, Plan, Replica as _, Write};
 use sync_core::merge::stack::Context;
-use sync_core::merge::write::{WriteError, plan_delete, plan_discard, plan_resolve, plan_retry, plan_write, questions};
-use sync_core::model::{DeviceId, RecordKey, SyncCount, Timestamp, Value};
+use sync_core::merge::write::{WriteError, plan_discard, plan_resolve, plan_retry, plan_write, questions};
+use sync_core::model::{ChangeId, DeviceId, RecordKey, SyncCount, Timestamp, Value};
 use sync_core::protocol::{ErrorBody, Format, SyncResponse, code, decode, encode};
 use syncline_server::store::memory::MemorySnapshot;
 
@@ -45,6 +46,8 @@ pub(super) struct World {
     network: Vec<Message>,
     writers: Writers,
     ledger: Ledger,
+    /// Groups that were pending when a device's file was copied: both copies have them under one change id.
+    twins: BTreeMap<ChangeId, KeptAside>,
     late_answers: Vec<LateAnswer>,
     server_backup: Option<MemorySnapshot>,
     device_backup: Option<Device>,
@@ -78,6 +81,7 @@ impl World {
             network: Vec::new(),
             writers: Writers::default(),
             ledger: Ledger::default(),
+            twins: BTreeMap::new(),
             late_answers: Vec::new(),
             server_backup: None,
             device_backup: None,
@@ -98,6 +102,7 @@ impl World {
         for _ in 0..self.options.steps {
             self.server.advance(self.dice.below(2_000) as i64);
             let place = self.dice.below(self.devices.len());
+            let named = self.named_groups();
             match self.dice.below(1000) {
                 0..160 => self.app_writes(place)?,
                 160..200 => self.app_answers(place, false)?,
@@ -106,6 +111,7 @@ impl World {
                 600..940 => self.step_network()?,
                 _ => self.fault(place)?,
             }
+            self.notice_renamed(named);
         }
         self.heal()
     }
@@ -117,6 +123,29 @@ impl World {
     fn ledger_holds(&self) -> bool {
         // A restored server knows re-created whole values that its totals do not: offers will heal that.
         self.options.mix != Mix::ServerRestored
+    }
+
+    /// Which pending group has which change id, on every device, while there are twins.
+    fn named_groups(&self) -> Vec<(usize, GroupHeader)> {
+        if self.twins.is_empty() {
+            return Vec::new();
+        }
+        let groups = |device: &Device| device.replica.groups().expect("memory does not fail");
+        let named = |device: &Device| groups(device).into_iter().map(|group| (device.place, group)).collect::<Vec<_>>();
+        self.devices.iter().flat_map(named).collect()
+    }
+
+    /// A copy wrote to a group, or had to decide it again: from now on the copies' groups have two names, and the server
+    /// cannot know that they are the same.
+    fn notice_renamed(&mut self, before: Vec<(usize, GroupHeader)>) {
+        for (place, group) in before {
+            let now = self.devices[place].replica.group(group.id).expect("memory does not fail");
+            let renamed = now.map_or(!group.state.is_in_flight(), |now| now.change_id != group.change_id);
+            if let Some(twin) = renamed.then(|| self.twins.remove(&group.change_id)).flatten() {
+                self.ledger.may_double.extend(twin.increments);
+                self.ledger.may_return.extend(twin.tokens);
+            }
+        }
     }
 
     // Apps
@@ -456,148 +485,6 @@ impl World {
         self.ledger.increments_gone.extend(kept.increments);
     }
 
-    // Faults
-
-    fn fault(&mut self, place: usize) -> Checked {
-        match self.dice.below(100) {
-            0..20 => {
-                self.trace.tell(&self.devices[place].name.clone(), "crashes");
-                self.devices[place].crash();
-            }
-            20..45 => {
-                let now = self.server.now();
-                self.devices[place].time_out(now, &mut self.dice);
-            }
-            45..52 => {
-                self.trace.tell("server", "crashes and starts again");
-                self.server.crash();
-            }
-            52..58 => self.server.abandon_one(&mut self.dice),
-            58..63 => {
-                self.trace.tell("server", "purges old tombstones");
-                self.server.purge();
-                self.check_server()?;
-            }
-            63..66 => self.server.advance(24 * 60 * 60 * 1000),
-            _ => self.fault_of_mix(place)?,
-        }
-        Ok(())
-    }
-
-    fn fault_of_mix(&mut self, place: usize) -> Checked {
-        let roll = self.dice.below(100);
-        match self.options.mix {
-            Mix::Plain | Mix::Ledger => {}
-            Mix::Deleted if roll < 25 => self.delete_dataset(place),
-            Mix::ServerRestored if roll < 35 => {
-                self.trace.tell("server", format!("is backed up at {}", self.count()));
-                self.server_backup = Some(self.server.backup());
-            }
-            Mix::ServerRestored if roll < 60 && self.restores < 2 => self.restore_server()?,
-            Mix::DeviceRestored if roll < 30 => {
-                self.trace.tell(&self.devices[place].name.clone(), "is backed up");
-                self.device_backup = Some(self.devices[place].clone());
-            }
-            Mix::DeviceRestored if roll < 50 && self.restores < 2 => self.restore_device(),
-            Mix::DeviceRestored if roll < 65 && self.devices.len() < self.options.devices + 1 => {
-                self.copy_device(place)
-            }
-            Mix::Claimed if roll < 60 => self.claim(place)?,
-            Mix::Deleted | Mix::ServerRestored | Mix::DeviceRestored | Mix::Claimed => {}
-        }
-        Ok(())
-    }
-
-    fn count(&self) -> SyncCount {
-        self.server.store().head(&self.server.dataset).lineage.count
-    }
-
-    fn delete_dataset(&mut self, place: usize) {
-        let device = &mut self.devices[place];
-        self.trace.tell(&device.name, "deletes the dataset");
-        self.trace.count("deletions");
-        let mut kept = pending_aside(device);
-        if device.replica.state().is_ok_and(|state| state.in_flight.is_some()) {
-            // What a push that it forgets has overwritten will be in nobody's log.
-            self.ledger.gone.extend(self.ledger.written.keys().cloned());
-        }
-        // What it had not pushed goes too.
-        self.ledger.gone.append(&mut kept.tokens);
-        self.ledger.increments_gone.append(&mut kept.increments);
-        for token in kept.removals {
-            self.ledger.removed.remove(&token);
-        }
-        let plan = plan_delete(&device.replica).expect("memory does not fail");
-        device.execute(&plan);
-    }
-
-    fn restore_server(&mut self) -> Checked {
-        let Some(backup) = self.server_backup.clone() else { return Ok(()) };
-        self.restores += 1;
-        let lost = self.count();
-        self.server.restore(backup, self.options.fenced);
-        self.network.retain(|message| matches!(message, Message::Answer { .. }));
-        let fence = if self.options.fenced { "with" } else { "without" };
-        self.trace.tell("server", format!("is put back from {lost} to {}, {fence} a fence", self.count()));
-        self.trace.count("server restores");
-        self.server_live = self.live();
-        self.check_server()?;
-        // What was removed after the backup is there again; offers will heal that.
-        self.ledger.removed.clear();
-        Ok(())
-    }
-
-    fn restore_device(&mut self) {
-        let Some(backup) = self.device_backup.take() else { return };
-        self.restores += 1;
-        let place = backup.place;
-        let current = &self.devices[place];
-        let (now, then) = (all_aside(current), all_aside(&backup));
-        // What was only in the file that is gone now.
-        self.ledger.gone.extend(now.tokens.difference(&then.tokens).cloned());
-        self.ledger.increments_gone.extend(now.increments.difference(&then.increments));
-        let pending = pending_aside(&backup);
-        self.ledger.may_double.extend(pending.increments);
-        self.ledger.may_return.extend(pending.tokens);
-        self.ledger.removed.clear();
-        self.trace.tell(&backup.name, "is put back from its backup");
-        self.trace.count("device restores");
-        let mut restored = backup.copy(place, backup.name.clone());
-        restored.number_requests_after(&self.devices[place]);
-        self.devices[place] = restored;
-    }
-
-    fn copy_device(&mut self, place: usize) {
-        let original = &self.devices[place];
-        let name = format!("{}'", original.name);
-        let copy = original.copy(self.devices.len(), name.clone());
-        // What either of them still writes to gets a name of its own on each.
-        let pending = pending_aside(original);
-        self.ledger.may_double.extend(pending.increments);
-        self.ledger.may_return.extend(pending.tokens);
-        self.ledger.removed.clear();
-        self.trace.tell(&original.name.clone(), format!("is copied: {name}"));
-        self.trace.count("copies");
-        self.devices.push(copy);
-    }
-
-    fn claim(&mut self, place: usize) -> Checked {
-        let now = self.now_of(place);
-        let device = &mut self.devices[place];
-        if device.guest.pending().is_empty() {
-            return Ok(());
-        }
-        let mut context = Context { now, random: &mut self.dice };
-        let plan = plan_claim(&device.guest, &device.replica, &mut context).map_err(|error| error.to_string())?;
-        device.execute(&plan);
-        let policies = device.guest.policies().expect("memory does not fail");
-        device.guest = Default::default();
-        device.guest.execute(&Plan { writes: vec![Write::Policies(policies)], ..Plan::default() });
-        self.trace.tell(&device.name, "claims what its guest wrote");
-        self.trace.count("claims");
-        Ok(())
-    }
-
     // The end
 
     /// No more faults: then everything must converge.
@@ -613,7 +500,9 @@ impl World {
         }
         for _ in 0..60 {
             for place in 0..self.devices.len() {
+                let named = self.named_groups();
                 self.app_answers(place, true)?;
+                self.notice_renamed(named);
                 self.sync_to_end(place)?;
             }
             if self.all_settled() {
@@ -631,7 +520,9 @@ impl World {
                 return Ok(());
             }
             self.server.advance(1);
+            let named = self.named_groups();
             self.step_device(place)?;
+            self.notice_renamed(named);
             while let Some(message) = self.network.pop() {
                 self.deliver(message)?;
             }
@@ -670,23 +561,6 @@ impl World {
         whole_groups("the server", &live, self.ledger_holds())?;
         nothing_lost(&live, &kept, &self.ledger, self.writers.increments)
     }
-}
-
-/// What is pending on a device: it is nowhere else.
-fn pending_aside(device: &Device) -> KeptAside {
-    let mut kept = KeptAside::default();
-    for (_, patches) in device.replica.pending() {
-        patches.iter().for_each(|(_, patch)| kept.add(patch.under.as_ref(), patch.value.as_ref()));
-    }
-    kept
-}
-
-/// What is pending, parked or logged on a device.
-fn all_aside(device: &Device) -> KeptAside {
-    let mut kept = pending_aside(device);
-    device.replica.log().values().for_each(|entry| kept.add_log(entry));
-    device.replica.parked_units().values().for_each(|parked| kept.add_parked(parked));
-    kept
 }
 
 fn is_set(key: &RecordKey) -> bool {

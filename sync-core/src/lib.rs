@@ -15,3 +15,5 @@ pub mod merge;
 pub mod model;
 pub mod policy;
 pub mod protocol;
+#[cfg(feature = "vectors")]
+pub mod vectors;

@@ -21,7 +21,8 @@ impl Backoff {
         self.failures += 1;
         let mut bytes = [0; 8];
         random.fill(&mut bytes);
-        at_least_ms + u64::from_be_bytes(bytes) % (bound + 1)
+        // The server may ask for any time, up to for ever.
+        at_least_ms.saturating_add(u64::from_be_bytes(bytes) % (bound + 1))
     }
 
     /// Begins again after a success.

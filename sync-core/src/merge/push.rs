@@ -345,7 +345,7 @@ fn decide_group(
     let mut keys = BTreeSet::new();
     let mut against = Vec::new();
     let mut bytes = 0;
-    let mut added = 0_u64;
+    let (mut added, mut removed) = (0_u64, 0_u64);
     for patch in &group.patches {
         if !keys.insert(&patch.key) {
             return refused(Refusal::Invalid("a group has at most one patch for each record".to_owned()));
@@ -370,6 +370,7 @@ fn decide_group(
                 bytes += patch.key.as_str().len() + length;
                 let was_live = current.is_some_and(|record| record.value().is_some());
                 added += u64::from(write.value.is_some() && !was_live);
+                removed += u64::from(write.value.is_none() && was_live);
                 decided.merged |= write.unseen;
                 decided
                     .overwritten
@@ -399,7 +400,7 @@ fn decide_group(
             limits.group_bytes_max
         )));
     }
-    if added > 0 && view.head.records + added > limits.records_max {
+    if added > removed && view.head.records + added - removed > limits.records_max {
         return refused(Refusal::Limit(format!("a dataset has at most {} records", limits.records_max)));
     }
     Ok(decided)

@@ -25,8 +25,8 @@ pub enum Compare {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Delta {
-    /// Add to an integer; an absent one is 0.
-    Add(i64),
+    /// Add to an integer; an absent one is 0. Travels like a value: in JSON, beyond ±2^53 as `{"$int": "…"}`.
+    Add(#[serde(with = "int_as_value")] i64),
     /// Insert into and remove from a list that is a set; an absent one is empty.
     Set {
         /// Elements to insert.
@@ -42,6 +42,23 @@ pub enum Delta {
     Min(Value),
     /// Change some fields of a map.
     Fields(BTreeMap<String, FieldDelta>),
+}
+
+mod int_as_value {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    use crate::model::value::Value;
+
+    pub(super) fn serialize<S: Serializer>(int: &i64, serializer: S) -> Result<S::Ok, S::Error> {
+        Value::Int(*int).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+        match Value::deserialize(deserializer)? {
+            Value::Int(int) => Ok(int),
+            _ => Err(de::Error::custom("a counter's difference must be an integer")),
+        }
+    }
 }
 
 /// The difference of one field of a map.

@@ -129,7 +129,12 @@ fn scan_message_pack(bytes: &[u8]) -> Result<(), InvalidMessage> {
             0xdf => (0, 2 * length(4)?),
         };
         let skip = usize::try_from(skip).map_err(|_| short())?;
-        rest = rest.split_at_checked(skip).ok_or_else(short)?.1;
+        let (skipped, after) = rest.split_at_checked(skip).ok_or_else(short)?;
+        rest = after;
+        // The decoder would take such a text for bytes.
+        if matches!(marker, 0xa0..=0xbf | 0xd9..=0xdb) && std::str::from_utf8(skipped).is_err() {
+            return Err(InvalidMessage::Malformed("a text is not UTF-8".into()));
+        }
         if children > rest.len() as u64 {
             return Err(short());
         }

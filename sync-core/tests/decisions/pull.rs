@@ -1,0 +1,195 @@
+//! What a pull does to a replica.
+
+use sync_core::conflict::Cause;
+use sync_core::merge::replica::Replica as _;
+use sync_core::model::{Digest, SyncCount};
+use sync_core::policy::Policy;
+
+use crate::device::Device;
+use crate::server::TinyServer;
+
+/// A server with four records of another device.
+fn stocked() -> (TinyServer, Device) {
+    let (mut server, mut other) = (TinyServer::new(), Device::new(9));
+    for text in ["a=1 b=1", "c=1", "d=1 a=2"] {
+        other.write(text);
+        other.sync(&mut server);
+    }
+    (server, other)
+}
+
+#[test]
+fn pages_become_visible_together() {
+    let (mut server, _) = stocked();
+    let mut device = Device::new(1);
+    for _ in 0..3 {
+        assert_eq!(device.visible(), "");
+        device.round(&mut server, true, Some(1)).unwrap();
+    }
+    device.round(&mut server, true, Some(1)).unwrap();
+    assert_eq!(device.visible(), "a=2 b=1 c=1 d=1");
+    assert!(device.is_settled());
+}
+
+#[test]
+fn a_page_that_comes_twice_or_late_changes_nothing() {
+    let (mut server, _) = stocked();
+    let mut device = Device::new(1);
+    let mut request = device.request(true).unwrap();
+    request.pull_limit = Some(2);
+    let response = server.sync(&request);
+    device.absorb(&request, response.clone());
+    let before = device.replica.clone();
+    assert!(device.absorb(&request, response.clone()).late);
+    assert_eq!(device.replica, before);
+    device.sync(&mut server);
+    let before = device.replica.clone();
+    assert!(device.absorb(&request, response).late);
+    assert_eq!(device.replica, before);
+}
+
+#[test]
+fn tombstones_remove_and_a_group_is_never_half_visible() {
+    let (mut server, mut other) = stocked();
+    let mut device = Device::new(1);
+    device.sync(&mut server);
+    other.write("a- e=1");
+    other.sync(&mut server);
+    device.round(&mut server, true, Some(1)).unwrap();
+    assert_eq!(device.visible(), "a=2 b=1 c=1 d=1");
+    device.sync(&mut server);
+    assert_eq!(device.visible(), "b=1 c=1 d=1 e=1");
+}
+
+#[test]
+fn a_digest_that_differs_is_repaired_by_a_snapshot_and_logged() {
+    let (mut server, mut other) = stocked();
+    let mut device = Device::new(1);
+    device.sync(&mut server);
+    // The device's base is damaged: it holds a record that the server does not.
+    let mut request = device.request(true).unwrap();
+    other.write("b=2");
+    other.sync(&mut server);
+    request.pull_limit = None;
+    let mut response = server.sync(&request);
+    let mut page = response.page.take().unwrap();
+    page.records.push(crate::notation::record("damage@4=1"));
+    page.digest = page.digest.map(|digest| digest.plus(&crate::notation::record("damage@4=1")));
+    response.page = Some(page);
+    device.absorb(&request, response);
+    assert_eq!(device.visible(), "a=2 b=2 c=1 d=1 damage=1");
+    other.write("b=3");
+    other.sync(&mut server);
+    assert!(device.round(&mut server, true, None).unwrap().diverged);
+    assert_eq!(device.visible(), "a=2 b=2 c=1 d=1 damage=1");
+    device.sync(&mut server);
+    assert_eq!(device.visible(), "a=2 b=3 c=1 d=1");
+    let logged: Vec<_> = device.replica.log().values().map(|entry| (entry.cause, entry.losses.len())).collect();
+    assert_eq!(logged, [(Cause::Digest, 1)]);
+    assert_eq!(device.replica.state().unwrap().digest, server.head().digest);
+}
+
+#[test]
+fn an_acknowledged_push_stays_as_a_layer_until_a_pull_contains_it() {
+    let (mut server, _) = stocked();
+    let mut device = Device::new(1);
+    device.sync(&mut server);
+    device.write("a=9");
+    device.write("x=1 y=1");
+    let mut request = device.request(false).unwrap();
+    request.pull_limit = Some(1);
+    let response = server.sync(&request);
+    device.absorb(&request, response);
+    assert_eq!(device.pending(), "accepted a=9, accepted x=1 y=1");
+    assert_eq!(device.visible(), "a=9 b=1 c=1 d=1 x=1 y=1");
+    device.round(&mut server, false, Some(1)).unwrap();
+    assert_eq!(device.pending(), "accepted a=9, accepted x=1 y=1");
+    device.round(&mut server, false, Some(1)).unwrap();
+    assert!(device.is_settled());
+    assert_eq!(device.visible(), "a=9 b=1 c=1 d=1 x=1 y=1");
+}
+
+#[test]
+fn a_push_settles_as_a_whole_accepted_leave_conflicted_are_decided_again_refused_are_parked() {
+    let (mut server, mut other) = (TinyServer::new(), Device::with_policy(2, Policy::KeepLocal));
+    let mut device = Device::with_policy(1, Policy::KeepLocal);
+    other.write("conflicted=1");
+    other.sync(&mut server);
+    device.sync(&mut server);
+    other.write("conflicted=2");
+    other.sync(&mut server);
+    server.limits.value_bytes_max = 4;
+    for text in ["accepted=1", "conflicted=3", r#"refused="too_long""#] {
+        device.write(text);
+    }
+    let absorbed = device.round(&mut server, false, None).unwrap();
+    assert_eq!((absorbed.accepted, absorbed.conflicts, absorbed.refused, absorbed.parked), (1, 1, 1, 1));
+    assert_eq!(device.pending(), "sealed conflicted=3");
+    assert_eq!(device.visible(), "accepted=1 conflicted=3");
+    let parked: Vec<_> = device.replica.parked_units().values().map(|unit| unit.code.clone()).collect();
+    assert_eq!(parked, ["LimitExceeded"]);
+    device.sync(&mut server);
+    assert!(device.is_settled());
+}
+
+#[test]
+fn a_refused_group_takes_along_what_was_written_over_it() {
+    let (mut server, mut device) = (TinyServer::new(), Device::new(1));
+    device.limits.group_patches_max = 2;
+    server.limits.value_bytes_max = 4;
+    device.write(r#"a="too_long" b=1"#);
+    device.write("b=2 c=2");
+    device.write("d=1");
+    device.sync(&mut server);
+    assert_eq!((device.visible().as_str(), device.pending().as_str()), ("d=1", ""));
+    let parked: Vec<_> = device.replica.parked_units().values().map(|unit| unit.patches.len()).collect();
+    assert_eq!(parked, [4]);
+}
+
+#[test]
+fn counters_over_a_refused_group_stand_by_themselves() {
+    let (mut server, mut device) = (TinyServer::new(), Device::with_policy(1, Policy::Counter));
+    device.limits.group_patches_max = 2;
+    server.limits.value_bytes_max = 4;
+    device.write(r#"a="too_long" n=1"#);
+    device.write("n=11 m=5");
+    device.sync(&mut server);
+    assert_eq!((device.visible().as_str(), device.pending().as_str()), ("m=5 n=10", ""));
+}
+
+#[test]
+fn an_acknowledgement_that_is_not_on_the_line_is_pushed_again() {
+    let (mut server, mut device) = (TinyServer::new(), Device::with_policy(1, Policy::Counter));
+    device.write("n=1");
+    device.sync(&mut server);
+    let backup = server.clone();
+    device.write("n=11");
+    // The push is acknowledged, and the server put back before its page arrives.
+    let request = device.request(false).unwrap();
+    let mut response = server.sync(&request);
+    response.page = None;
+    response.restart = Some(sync_core::protocol::Restart { snapshot: false });
+    device.absorb(&request, response);
+    assert_eq!(device.pending(), "accepted n=11");
+    server.put_back(&backup);
+    let mut other = Device::with_policy(2, Policy::Counter);
+    other.sync(&mut server);
+    other.write("m=1");
+    other.sync(&mut server);
+    device.round(&mut server, false, None).unwrap();
+    assert_eq!(device.pending(), "sent n=11");
+    device.sync(&mut server);
+    assert!(device.is_settled());
+    assert_eq!(device.visible(), "m=1 n=11");
+}
+
+#[test]
+fn what_was_pulled_is_what_the_server_has() {
+    let (mut server, _) = stocked();
+    let mut device = Device::new(1);
+    device.sync(&mut server);
+    let digest = device.replica.base_records().values().fold(Digest::default(), |digest, record| digest.plus(record));
+    assert_eq!(digest, server.head().digest);
+    let cursor = device.replica.state().unwrap().cursor.unwrap();
+    assert_eq!((cursor.count, Some(cursor)), (SyncCount(3), server.head().lineage.position()));
+}

@@ -140,7 +140,10 @@ impl World {
     fn notice_renamed(&mut self, before: Vec<(usize, GroupHeader)>) {
         for (place, group) in before {
             let now = self.devices[place].replica.group(group.id).expect("memory does not fail");
-            let renamed = now.map_or(!group.state.is_in_flight(), |now| now.change_id != group.change_id);
+            let renamed = match now {
+                Some(now) => now.change_id != group.change_id,
+                None => !group.state.is_in_flight(),
+            };
             if let Some(twin) = renamed.then(|| self.twins.remove(&group.change_id)).flatten() {
                 self.ledger.may_double.extend(twin.increments);
                 self.ledger.may_return.extend(twin.tokens);

@@ -1,5 +1,6 @@
 //! Differences, as properties.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use proptest::collection::{btree_map, vec};
@@ -9,6 +10,7 @@ use sync_core::model::{Delta, Value};
 use sync_core::policy::{Policies, Policy};
 
 use crate::arbitrary::{config, number, value};
+use crate::notation::json;
 
 /// `n` is a counter, `t` a set, `in/n` a counter again; everything else is merged by default.
 fn policies() -> Policies {
@@ -44,6 +46,25 @@ fn max(a: &Value, b: &Value) -> Value {
 
 fn min(a: &Value, b: &Value) -> Value {
     apply(&Delta::Min(b.clone()), Some(a)).unwrap()
+}
+
+#[test]
+fn integers_and_floats_are_compared_exactly_and_of_equal_ones_the_integer_comes_first() {
+    let check = |smaller: &str, larger: &str| {
+        let [smaller, larger] = [smaller, larger].map(json);
+        assert_eq!(compare(&smaller, &larger), Some(Ordering::Less), "{smaller:?} {larger:?}");
+        assert_eq!(compare(&larger, &smaller), Some(Ordering::Greater), "{smaller:?} {larger:?}");
+    };
+    check("1", "1.5");
+    check("-1.5", "-1");
+    check("-0.5", "0");
+    check("0", "0.5");
+    check("9007199254740993", "9007199254740994.0");
+    check("9007199254740994", "9007199254740994.0");
+    check("9007199254740994.0", "9007199254740995");
+    check("9223372036854775807", "9223372036854775808.0");
+    check("-9223372036854775808", "-9223372036854775808.0");
+    check("-1e300", "-9223372036854775808");
 }
 
 proptest! {
@@ -100,7 +121,7 @@ proptest! {
             // Floats up to 2^127 are exact as wide integers and a rest.
             let whole = float.trunc().clamp(-1e30, 1e30) as i128;
             let exact = i128::from(*int).cmp(&whole).then(0.0.partial_cmp(&float.fract()).unwrap());
-            prop_assert_eq!(order(&a, &b), exact.then(std::cmp::Ordering::Less));
+            prop_assert_eq!(order(&a, &b), exact.then(Ordering::Less));
         }
     }
 

@@ -4,13 +4,15 @@
 use tests::sim::{Mix, run};
 
 /// Seeds that failed while the rules were built, and what was wrong then.
-const REGRESSIONS: [(u64, &str); 15] = [
+const REGRESSIONS: [(u64, &str); 17] = [
     (29, "a claim put a guest's sealed group over an open one, which was then joined above it"),
     (157, "a retried group overwrote what others had written meanwhile, instead of being decided by policy"),
     (237, "after a restore a renewed base hid from the server that a field had never been seen"),
     (294, "a question about a later layer showed the server's value instead of the layer below"),
     (391, "the same, with the answer given late"),
     (491, "a claimed map brought fields of a group that had left"),
+    (806, "a dataset deleted while a device pulled all of it anew took in what was pending from before"),
+    (1406, "the same, after a deletion of its own that came too late"),
     (1447, "an answer to a question dropped what the app had written after it was shown"),
     (1993, "the same, under a transaction over two items"),
     (2794, "an acknowledgement in a pruned epoch was taken for a lost one, and pushed again for ever"),
@@ -53,7 +55,9 @@ fn every_mix_reaches_what_it_is_for() {
     for (mix, reached) in [
         (Mix::Ledger, "parked"),
         (Mix::Deleted, "deletions"),
+        (Mix::Deleted, "deletions by others"),
         (Mix::ServerRestored, "server restores"),
+        (Mix::ServerRestored, "bursts by others"),
         (Mix::DeviceRestored, "copies noticed"),
         (Mix::Claimed, "claims"),
     ] {

@@ -186,7 +186,7 @@ impl Verifier {
         if nbf.is_some_and(|nbf| now.plus_ms(leeway) < timestamp(nbf)) {
             return Err(TokenError::Invalid("it is not valid yet"));
         }
-        let caller = Caller { identity: self.pool.identity(&iss, &sub) };
+        let caller = Caller::Identity(self.pool.identity(&iss, &sub));
         Ok(Verified { caller, expires_at, forget_at: now.plus_ms(VERIFIED_MS_MAX) })
     }
 }

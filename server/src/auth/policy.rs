@@ -2,13 +2,26 @@
 
 use sync_core::model::{DatasetName, Owner};
 
-/// The verified identity of one request.
-///
-/// A service caller, with credentials for back-end jobs, will be another kind of caller and act for owners.
+/// Who calls: verified, for one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// The identity that signed in.
-    pub identity: Owner,
+pub enum Caller {
+    /// An end user.
+    Identity(Owner),
+    /// A back-end job with credentials of its own, which may act for every owner.
+    Service {
+        /// What it calls itself, for the log.
+        name: String,
+    },
+}
+
+impl Caller {
+    /// The owner that is meant where a request names none. A service has no datasets of its own.
+    pub const fn default_owner(&self) -> Option<&Owner> {
+        match self {
+            Self::Identity(identity) => Some(identity),
+            Self::Service { .. } => None,
+        }
+    }
 }
 
 /// What a caller wants to do with a dataset.
@@ -41,9 +54,14 @@ impl Access {
     }
 }
 
-/// What the caller may do with a dataset of an owner: everything with their own, nothing with others'.
+/// What the caller may do with a dataset of an owner: identities everything with their own and nothing with others',
+/// services everything.
 pub fn access(caller: &Caller, owner: &Owner, _dataset: &DatasetName) -> Access {
-    if caller.identity == *owner { Access::Write } else { Access::None }
+    match caller {
+        Caller::Identity(identity) if identity == owner => Access::Write,
+        Caller::Identity(_) => Access::None,
+        Caller::Service { .. } => Access::Write,
+    }
 }
 
 /// Whether the caller may do this.
@@ -56,13 +74,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_caller_may_do_everything_with_their_own_datasets_and_nothing_with_others() {
-        let caller = Caller { identity: Owner::parse("local:a").unwrap() };
+    fn an_identity_may_do_everything_with_its_own_datasets_and_a_service_with_all() {
+        let owner = |name| Owner::parse(name).unwrap();
         let dataset = DatasetName::parse("notes").unwrap();
-        for (owner, allowed) in [("local:a", true), ("local:b", false)] {
-            let owner = Owner::parse(owner).unwrap();
-            assert_eq!(authorize(&caller, &owner, &dataset, Action::Read), allowed);
-            assert_eq!(authorize(&caller, &owner, &dataset, Action::Write), allowed);
+        let ada = Caller::Identity(owner("local:ada"));
+        let job = Caller::Service { name: "reports".to_owned() };
+        for (caller, of, allowed) in [
+            (&ada, "local:ada", true),
+            (&ada, "local:bob", false),
+            (&job, "local:ada", true),
+            (&job, "local:bob", true),
+        ] {
+            for action in [Action::Read, Action::Write] {
+                assert_eq!(authorize(caller, &owner(of), &dataset, action), allowed, "{caller:?} {of}");
+            }
         }
     }
 }

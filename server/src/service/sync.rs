@@ -49,8 +49,9 @@ impl Service {
             response.datasets.extend(self.pull_half(half, &mut bytes_left).await);
         }
         if list {
-            response.names = Some(self.names(&caller.identity).await?);
-            response.identity = Some(caller.identity.clone());
+            let identity = caller.default_owner().ok_or_else(owner_missing)?;
+            response.names = Some(self.names(identity).await?);
+            response.identity = Some(identity.clone());
         }
         Ok(response)
     }
@@ -76,7 +77,8 @@ impl Service {
         }
         let mut names = BTreeSet::new();
         for dataset in &request.datasets {
-            if !names.insert((dataset.owner.as_ref().unwrap_or(&caller.identity), &dataset.name)) {
+            let owner = dataset.owner.as_ref().or_else(|| caller.default_owner()).ok_or_else(owner_missing)?;
+            if !names.insert((owner, &dataset.name)) {
                 let text = format!("the request names dataset `{}` twice", dataset.name);
                 return Err(ServiceError::InvalidParameter(text));
             }
@@ -85,7 +87,8 @@ impl Service {
     }
 
     async fn push_half(&self, caller: &Caller, device: DeviceId, mut request: DatasetRequest) -> Half {
-        let owner = request.owner.clone().unwrap_or_else(|| caller.identity.clone());
+        let owner = request.owner.as_ref().or_else(|| caller.default_owner()).cloned();
+        let owner = owner.expect("the request was checked");
         let address = DatasetAddress { owner, name: request.name.clone() };
         let mut response = DatasetResponse::empty(request.owner.clone(), request.name.clone());
         let push = request.push.take();
@@ -152,6 +155,11 @@ impl Service {
         }
         Some(response)
     }
+}
+
+/// What a service is told that does not say for whom it acts.
+fn owner_missing() -> ServiceError {
+    ServiceError::InvalidParameter("a service names the owner of each dataset".to_owned())
 }
 
 /// Says in a dataset's answer that it cannot be served. What is told to nobody is logged here.

@@ -16,6 +16,17 @@ use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsRead, Sto
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     datasets: Arc<Mutex<BTreeMap<DatasetAddress, Dataset>>>,
+    pushes_max: PushesMax,
+}
+
+/// Pushes that are remembered of each device.
+#[derive(Clone, Copy, Debug)]
+struct PushesMax(usize);
+
+impl Default for PushesMax {
+    fn default() -> Self {
+        Self(limits::PUSHES_REMEMBERED_MAX)
+    }
 }
 
 /// All datasets of a [`MemoryStore`] at one moment: a backup.
@@ -36,6 +47,13 @@ impl MemoryStore {
     /// A store without datasets.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A store that remembers fewer pushes of each device than others do, so that a short simulation comes to the end
+    /// of its memory.
+    #[must_use]
+    pub fn forgetful(pushes_max: usize) -> Self {
+        Self { pushes_max: PushesMax(pushes_max), ..Self::default() }
     }
 
     /// Takes a backup.
@@ -81,7 +99,7 @@ impl Store for MemoryStore {
         if found != commit.expected {
             return Ok(CommitOutcome::Stale);
         }
-        datasets.entry(dataset.clone()).or_default().apply(commit);
+        datasets.entry(dataset.clone()).or_default().apply(commit, self.pushes_max);
         Ok(CommitOutcome::Written)
     }
 
@@ -167,7 +185,7 @@ impl Dataset {
         read
     }
 
-    fn apply(&mut self, commit: Commit) {
+    fn apply(&mut self, commit: Commit, PushesMax(pushes_max): PushesMax) {
         let Commit { expected: _, head, records, pushes, changes, clear, purge } = commit;
         let floor = self.head.floor.max(head.floor);
         self.head = Head { floor, ..head };
@@ -189,7 +207,7 @@ impl Dataset {
             remembered.retain(|earlier| earlier.sequence != push.sequence);
             remembered.push(push);
             remembered.sort_by_key(|push| push.sequence);
-            let surplus = remembered.len().saturating_sub(limits::PUSHES_REMEMBERED_MAX);
+            let surplus = remembered.len().saturating_sub(pushes_max);
             remembered.drain(..surplus);
         }
         for (id, count) in changes {

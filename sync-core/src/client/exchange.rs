@@ -226,6 +226,11 @@ pub fn plan_response(
         absorbed.total = Some(page.total);
         let snapshot = request.snapshot || request.cursor.is_none();
         let arrived = arrive(&state, snapshot, page);
+        // Without a cursor in the request, the server could not say so.
+        if let Some(ended) = state.cursor.filter(|_| snapshot).and_then(|cursor| arrived.lineage.ended(cursor)) {
+            absorbed.reset = Some(ended);
+            return Ok((plan_reset(replica, state, ended, context)?, absorbed));
+        }
         let (plan, Pulled { diverged, parked, .. }) =
             plan_page(replica, state, snapshot, arrived, server_time, context)?;
         absorbed.diverged = diverged;
@@ -277,7 +282,8 @@ fn plan_deletion(state: ReplicaState, deleted: bool) -> Plan {
     let state = if deleted {
         ReplicaState { sequence, ..ReplicaState::default() }
     } else {
-        ReplicaState { deleting: false, pull: Some(Pull { snapshot: true, ..Pull::default() }), ..state }
+        // What the app has written since is meant for another dataset than the one that the cursor was of.
+        ReplicaState { deleting: false, cursor: None, pull: Some(Pull { snapshot: true, ..Pull::default() }), ..state }
     };
     Plan { writes: vec![Write::State(Box::new(state))], ..Plan::default() }
 }

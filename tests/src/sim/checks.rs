@@ -21,6 +21,8 @@ pub(super) struct Ledger {
     pub(super) increments_gone: BTreeSet<usize>,
     /// Tokens of plain records that somebody saw and removed.
     pub(super) removed: BTreeMap<String, String>,
+    /// Tokens that were pending on a device which knew the dataset when it was deleted, and on which.
+    pub(super) deleted: BTreeMap<String, String>,
     /// Increments that were pending when a device's file was copied, and may count more than once.
     pub(super) may_double: BTreeSet<usize>,
     /// Tokens that were pending then, and may be written more than once.
@@ -80,6 +82,16 @@ pub(super) fn whole_groups(who: &str, live: &Live, ledger: bool) -> Result<(), S
     Ok(())
 }
 
+/// What a push replaced unseen has a policy that does not compare: with all others that would have been a conflict.
+pub(super) fn compared_first(overwritten: &[&(RecordKey, Vec<String>, Value)]) -> Result<(), String> {
+    let compares =
+        |name: &RecordKey| name.as_str().trim_start_matches('L').starts_with(['k', 'r', 'a', 's', 'f', 'x', 'c']);
+    match overwritten.iter().find(|(name, path, _)| path.is_empty() && compares(name)) {
+        Some((name, _, value)) => Err(format!("{name} was replaced by who had not seen {value:?}")),
+        None => Ok(()),
+    }
+}
+
 fn is_partial(name: &RecordKey, value: &Value) -> bool {
     let whole = |fields: &BTreeMap<String, Value>| fields.contains_key("_id");
     match value {
@@ -102,6 +114,11 @@ pub(super) fn nothing_lost(live: &Live, kept: &KeptAside, ledger: &Ledger, incre
     for (token, who) in &ledger.removed {
         if found.contains(token) && !kept.removals.contains(token) && !ledger.may_return.contains(token) {
             return Err(format!("{token}, removed by {who}, has come back"));
+        }
+    }
+    for (token, who) in &ledger.deleted {
+        if found.contains(token) {
+            return Err(format!("{token}, pending on {who} when the dataset was deleted, came into the next one"));
         }
     }
     let counters = COUNTERS.map(|name| digits(live.get(&key(name))));

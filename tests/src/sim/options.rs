@@ -36,6 +36,11 @@ impl Mix {
         }
     }
 
+    /// Whether an answer, or what a device made of it, may be lost for good.
+    pub const fn loses_answers(self) -> bool {
+        matches!(self, Self::Deleted | Self::ServerRestored | Self::DeviceRestored)
+    }
+
     /// The mix of that name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|mix| mix.name() == name)

@@ -9,8 +9,11 @@ use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
 use sync_core::merge::push::{Commit, View};
-use sync_core::model::{DatasetName, Limits, Owner, Random as _, SyncCount, Timestamp};
-use sync_core::protocol::{Format, SyncRequest, SyncResponse, decode};
+use sync_core::model::{
+    ChangeId, Compare, DatasetName, DeviceId, Group, Limits, Owner, PatchOp, Position, Random as _, RecordPatch,
+    SyncCount, Timestamp, Value, limits,
+};
+use sync_core::protocol::{DatasetRequest, Format, PROTOCOL_VERSION, Push, SyncRequest, SyncResponse, decode};
 use syncline_server::auth::policy::Caller;
 use syncline_server::clock::{Clock, RandomSource, Sleep};
 use syncline_server::error::ServiceError;
@@ -18,6 +21,7 @@ use syncline_server::service::{Service, ServiceParts, ServiceSettings};
 use syncline_server::store::memory::{MemorySnapshot, MemoryStore};
 use syncline_server::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsRead, Store, StoreError, Touched};
 
+use crate::sim::app::key;
 use crate::sim::random::Dice;
 
 /// Gives others a turn, once.
@@ -138,9 +142,14 @@ pub(super) struct Server {
 /// Values longer than this are refused by the server alone.
 pub(super) const VALUE_BYTES_MAX: usize = 600;
 
+/// The record that others than the devices write.
+const OTHERS: &str = "j0";
+/// Pushes of each device that are remembered: few, so that a device that was put back finds its older ones forgotten.
+const PUSHES_REMEMBERED: usize = 2;
+
 impl Server {
     pub(super) fn new(seed: u64) -> Self {
-        let store = MemoryStore::new();
+        let store = MemoryStore::forgetful(PUSHES_REMEMBERED);
         let commits = Arc::new(Mutex::new(Vec::new()));
         let clock = Arc::new(AtomicI64::new(1_700_000_000_000));
         let parts = ServiceParts {
@@ -177,7 +186,7 @@ impl Server {
             Err(error) => panic!("the server could not read what a device wrote: {error}"),
         };
         let service = Arc::clone(&self.service);
-        let caller = Caller { identity: self.dataset.owner.clone() };
+        let caller = Caller::Identity(self.dataset.owner.clone());
         let future = Box::pin(async move { service.sync(&caller, request).await });
         self.tasks.push(Task { from, id, future });
     }
@@ -236,6 +245,55 @@ impl Server {
     /// Purges tombstones that are old by the server's clock.
     pub(super) fn purge(&self) {
         self.run_to_end(|service| Box::pin(async move { service.purge().await.map(drop) }));
+    }
+
+    /// The dataset is deleted where it stands, by somebody who is not one of the devices.
+    pub(super) fn delete(&self) {
+        let request = DatasetRequest { cursor: self.position(), delete: true, ..self.request() };
+        self.sync_by_others(request);
+    }
+
+    /// Writes by somebody who is not one of the devices: more commits than the server keeps tags of.
+    pub(super) fn write_many(&self, dice: &mut Dice) {
+        for sequence in 1..=limits::TAGS_REMEMBERED_MAX as u64 + 6 {
+            let value = Value::Int(i64::try_from(sequence).unwrap_or_default());
+            let op = PatchOp::Replace(value, Compare::Nothing);
+            let patch = RecordPatch { key: key(OTHERS), op, base: SyncCount::ZERO, device_time: self.now() };
+            let group = Group { change_id: ChangeId::random(dice), patches: vec![patch] };
+            // Each time another device, whose first push it is.
+            let push = Push { device: DeviceId::random(dice), sequence: 1, groups: vec![group] };
+            self.sync_by_others(DatasetRequest { push: Some(push), ..self.request() });
+        }
+    }
+
+    fn position(&self) -> Option<Position> {
+        self.store.head(&self.dataset).lineage.position()
+    }
+
+    fn request(&self) -> DatasetRequest {
+        DatasetRequest {
+            owner: None,
+            name: self.dataset.name.clone(),
+            cursor: None,
+            snapshot: false,
+            page: None,
+            push: None,
+            delete: false,
+            pull_limit: Some(1),
+        }
+    }
+
+    fn sync_by_others(&self, request: DatasetRequest) {
+        let caller = Caller::Identity(self.dataset.owner.clone());
+        let request = SyncRequest {
+            version: PROTOCOL_VERSION,
+            device: DeviceId::from_bytes([0xff; 16]),
+            app: None,
+            limits_version: None,
+            list: false,
+            datasets: vec![request],
+        };
+        self.run_to_end(|service| Box::pin(async move { service.sync(&caller, request).await.map(drop) }));
     }
 
     fn run_to_end(

@@ -10,12 +10,12 @@ use sync_core::merge::push::Outcome;
 use sync_core::merge::replica::{GroupHeader, Plan, Replica as _, Write};
 use sync_core::merge::stack::Context;
 use sync_core::merge::write::{WriteError, plan_discard, plan_resolve, plan_retry, plan_write, questions};
-use sync_core::model::{ChangeId, DeviceId, RecordKey, SyncCount, Timestamp, Value};
+use sync_core::model::{ChangeId, DeviceId, Lineage, RecordKey, SyncCount, Timestamp, Value};
 use sync_core::protocol::{ErrorBody, Format, SyncResponse, code, decode, encode};
 use syncline_server::store::memory::MemorySnapshot;
 
 use crate::sim::app::{self, Group, Writers, merged_answer};
-use crate::sim::checks::{Ledger, Live, nothing_lost, whole_groups};
+use crate::sim::checks::{Ledger, Live, compared_first, nothing_lost, whole_groups};
 use crate::sim::device::{Device, Sent, Step};
 use crate::sim::options::{Mix, Options};
 use crate::sim::random::Dice;
@@ -52,6 +52,8 @@ pub(super) struct World {
     server_backup: Option<MemorySnapshot>,
     device_backup: Option<Device>,
     restores: usize,
+    /// Since the server was put back it was told so, by a fence or by a device that was ahead of it.
+    known_restored: bool,
     trace: Trace,
 }
 
@@ -86,6 +88,7 @@ impl World {
             server_backup: None,
             device_backup: None,
             restores: 0,
+            known_restored: true,
             trace: Trace::default(),
         }
     }
@@ -282,6 +285,8 @@ impl World {
         let now = self.now_of(place);
         let device = &mut self.devices[place];
         let limits = device.limits();
+        let mut kept = KeptAside::default();
+        device.replica.parked_units().get(&id).into_iter().for_each(|parked| kept.add_parked(parked));
         let mut context = Context { now, random: &mut self.dice };
         match plan_retry(&device.replica, device.id, id, &limits, &mut context) {
             Ok(plan) => device.execute(&plan),
@@ -289,6 +294,9 @@ impl World {
             Err(error) => return Err(error.to_string()),
         }
         self.trace.tell(&device.name, format!("retries the parked unit {id}"));
+        for token in kept.tokens {
+            self.ledger.deleted.remove(&token);
+        }
         Ok(())
     }
 
@@ -408,6 +416,8 @@ impl World {
         let format = self.format();
         match message {
             Message::Request { from, number, bytes } => {
+                let cursor = self.devices[from].replica.state().ok().and_then(|state| state.cursor);
+                self.known_restored |= cursor.is_some_and(|cursor| cursor.count > self.count());
                 self.server.accept(from, number, &bytes, format);
                 Ok(())
             }
@@ -456,18 +466,21 @@ impl World {
             if after < before || (after == before && !commit.records.is_empty()) {
                 return Err(format!("the sync count went from {before} to {after}"));
             }
-            if matches!(self.options.mix, Mix::ServerRestored | Mix::DeviceRestored) {
+            let answers = commit.pushes.iter().flat_map(|(_, push)| &push.answer.outcomes);
+            let overwritten = answers.filter_map(|outcome| match outcome {
+                Outcome::Applied { overwritten, .. } => Some(overwritten),
+                Outcome::Conflict { .. } | Outcome::Refused(_) => None,
+            });
+            let overwritten: Vec<_> = overwritten.flatten().collect();
+            compared_first(&overwritten)?;
+            if self.options.mix.loses_answers() {
                 // Who overwrote something unseen learns of it by the answer, and either side may lose that.
-                let answers = commit.pushes.iter().flat_map(|(_, push)| &push.answer.outcomes);
-                let overwritten = answers.filter_map(|outcome| match outcome {
-                    Outcome::Applied { overwritten, .. } => Some(overwritten),
-                    Outcome::Conflict { .. } | Outcome::Refused(_) => None,
-                });
-                self.ledger.gone.extend(overwritten.flatten().flat_map(|(.., value)| tokens(Some(value))));
+                self.ledger.gone.extend(overwritten.iter().flat_map(|(.., value)| tokens(Some(value))));
             }
             if commit.clear {
                 self.trace.tell("server", "deletes the dataset");
                 self.excuse_live();
+                self.note_deletion(commit.head.lineage);
             }
         }
         self.server_live = self.live();
@@ -486,6 +499,19 @@ impl World {
         self.server_live.values().for_each(|value| kept.add(None, Some(value)));
         self.ledger.gone.extend(kept.tokens);
         self.ledger.increments_gone.extend(kept.increments);
+    }
+
+    /// What is pending on devices that knew the deleted dataset must not be written to a new one by itself.
+    fn note_deletion(&mut self, mut line: Lineage) {
+        line.entries.pop();
+        for device in &self.devices {
+            let Ok(state) = device.replica.state() else { continue };
+            // What is written after a deletion of its own is meant for the next one.
+            if !state.deleting && state.cursor.is_some_and(|cursor| line.ended(cursor).is_none()) {
+                let pending = device.pending_aside().into_values().flat_map(|kept| kept.tokens);
+                self.ledger.deleted.extend(pending.map(|token| (token, device.name.clone())));
+            }
+        }
     }
 
     // The end

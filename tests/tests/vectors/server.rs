@@ -50,7 +50,7 @@ impl RealServer {
 impl Server for RealServer {
     fn sync(&mut self, device: DeviceId, request: &DatasetRequest, now: Timestamp) -> Option<DatasetResponse> {
         self.clock.store(now.0, Ordering::Relaxed);
-        let caller = Caller { identity: Owner::parse("vectors:identity").expect("it is a valid owner") };
+        let caller = Caller::Identity(Owner::parse("vectors:identity").expect("it is a valid owner"));
         let request = SyncRequest {
             version: PROTOCOL_VERSION,
             device,

@@ -67,7 +67,7 @@ fn sign(algorithm: Algorithm, key_id: &str, claims: &Value) -> String {
 
 async fn verdict(token: &str) -> String {
     match verifier().verify(Some(token), NOW).await {
-        Ok(caller) => caller.identity.to_string(),
+        Ok(caller) => caller.default_owner().map(ToString::to_string).unwrap_or_default(),
         Err(error) => error.to_string(),
     }
 }

@@ -180,7 +180,7 @@ impl World {
 }
 
 pub(super) fn ada() -> Caller {
-    Caller { identity: Owner::parse("local:ada").unwrap() }
+    Caller::Identity(Owner::parse("local:ada").unwrap())
 }
 
 pub(super) fn name(name: &str) -> DatasetName {

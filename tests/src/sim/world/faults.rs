@@ -4,7 +4,7 @@ use sync_core::merge::claim::plan_claim;
 use sync_core::merge::replica::{Plan, Replica as _, Write};
 use sync_core::merge::stack::Context;
 use sync_core::merge::write::plan_delete;
-use sync_core::model::SyncCount;
+use sync_core::model::{Position, SyncCount};
 
 use super::{Checked, Message, World};
 use crate::sim::device::Device;
@@ -43,11 +43,22 @@ impl World {
         match self.options.mix {
             Mix::Plain | Mix::Ledger => {}
             Mix::Deleted if roll < 25 => self.delete_dataset(place),
+            Mix::Deleted if roll < 40 => {
+                self.trace.count("deletions by others");
+                self.server.delete();
+                self.check_server()?;
+            }
             Mix::ServerRestored if roll < 35 => {
                 self.trace.tell("server", format!("is backed up at {}", self.count()));
                 self.server_backup = Some(self.server.backup());
             }
             Mix::ServerRestored if roll < 60 && self.restores < 2 => self.restore_server()?,
+            Mix::ServerRestored if roll < 66 && self.may_outrun_tags() => {
+                self.trace.tell("others", "write many times");
+                self.trace.count("bursts by others");
+                self.server.write_many(&mut self.dice);
+                self.check_server()?;
+            }
             Mix::DeviceRestored if roll < 30 => {
                 self.trace.tell(&self.devices[place].name.clone(), "is backed up");
                 self.device_backup = Some(self.devices[place].clone());
@@ -62,7 +73,25 @@ impl World {
         Ok(())
     }
 
-    fn count(&self) -> SyncCount {
+    /// Whether no device depends on a tag to learn that it is off the line. If one did, and the tag were forgotten, its
+    /// loss would be part of the fault.
+    fn may_outrun_tags(&self) -> bool {
+        let line = self.server.store().head(&self.server.dataset).lineage;
+        let counts = |position: &Position| match line.tags.get(&position.count) {
+            Some(tag) => *tag == position.tag,
+            None => self.known_restored || position.count <= line.count,
+        };
+        let all_count = |device: &Device| {
+            device.replica.state().is_ok_and(|state| {
+                let acked = state.in_flight.and_then(|in_flight| in_flight.ack);
+                let page = state.pull.and_then(|pull| pull.next).map(|page| page.at);
+                [state.cursor, acked, page].iter().flatten().all(counts)
+            })
+        };
+        !self.server.is_busy() && self.network.is_empty() && self.devices.iter().all(all_count)
+    }
+
+    pub(super) fn count(&self) -> SyncCount {
         self.server.store().head(&self.server.dataset).lineage.count
     }
 
@@ -88,6 +117,7 @@ impl World {
     fn restore_server(&mut self) -> Checked {
         let Some(backup) = self.server_backup.clone() else { return Ok(()) };
         self.restores += 1;
+        self.known_restored = self.options.fenced;
         let lost = self.count();
         self.server.restore(backup, self.options.fenced);
         self.network.retain(|message| matches!(message, Message::Answer { .. }));

@@ -47,6 +47,10 @@ pub struct ServerConfig {
     pub connections_max: usize,
     /// Requests at once.
     pub requests_max: usize,
+    /// Streams of live events at once.
+    pub streams_max: usize,
+    /// How often a stream without events says that it is alive.
+    pub heartbeat: Duration,
     /// For the head of a request.
     pub head_timeout: Duration,
     /// For its body.

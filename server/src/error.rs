@@ -17,6 +17,26 @@ pub enum ServiceError {
     /// The request is wrong; sending it again does not help.
     #[error("{0}")]
     InvalidParameter(String),
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// It is not as the request requires; read it again.
+    #[error("{0}")]
+    PreconditionFailed(String),
+    /// The change does not fit what is there.
+    #[error("{0}")]
+    Conflict(String),
+    /// It cannot be gone on with; begin again.
+    #[error("{0}")]
+    Gone(String),
+    /// A hook of this server does not want it; the message is for the user.
+    #[error("{message}")]
+    Refused {
+        /// A stable code, of the hook's choice.
+        code: String,
+        /// Why.
+        message: String,
+    },
     /// More than a limit allows; send less.
     #[error("{0}")]
     LimitExceeded(String),
@@ -39,10 +59,13 @@ pub enum ServiceError {
 
 impl ServiceError {
     /// The stable code on the wire.
-    pub const fn code(&self) -> &'static str {
+    pub fn code(&self) -> &str {
         match self {
             Self::NotAuthorized(_) | Self::Forbidden(_) => code::NOT_AUTHORIZED,
             Self::InvalidParameter(_) => code::INVALID_PARAMETER,
+            Self::NotFound(_) => code::RESOURCE_NOT_FOUND,
+            Self::PreconditionFailed(_) | Self::Conflict(_) | Self::Gone(_) => code::RESOURCE_CONFLICT,
+            Self::Refused { code, message: _ } => code,
             Self::LimitExceeded(_) => code::LIMIT_EXCEEDED,
             Self::TooManyRequests { .. } => code::TOO_MANY_REQUESTS,
             Self::UpgradeRequired { .. } => code::UPGRADE_REQUIRED,

@@ -280,6 +280,7 @@ fn service(folder: &DataFolder, config: &Config) -> Result<Service, Failed> {
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
         sleep: Arc::new(SystemSleep),
+        hook: None,
     };
     let settings = ServiceSettings {
         limits: config.limits.clone(),

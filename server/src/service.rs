@@ -3,10 +3,13 @@
 //! **Architecture invariant:** nothing in here knows HTTP, a database, an async runtime, the time or chance. The
 //! simulator polls these futures by itself.
 
-mod datasets;
+pub mod datasets;
+pub mod hints;
+pub mod hook;
 mod line;
 mod pull;
 mod push;
+pub mod records;
 mod sync;
 
 use std::sync::Arc;
@@ -17,6 +20,8 @@ use sync_core::model::{Limits, limits};
 
 use crate::clock::{Clock, Draw, RandomSource, Sleep};
 use crate::service::datasets::Creations;
+use crate::service::hints::Hints;
+use crate::service::hook::PushHook;
 use crate::service::push::PushQueues;
 use crate::store::Store;
 
@@ -31,6 +36,8 @@ pub struct ServiceParts {
     pub random: Arc<dyn RandomSource>,
     /// How to wait.
     pub sleep: Arc<dyn Sleep>,
+    /// Who looks at pushes before they are decided.
+    pub hook: Option<Arc<dyn PushHook>>,
 }
 
 /// What an operator may choose.
@@ -64,18 +71,26 @@ pub struct Service {
     limits_version: u32,
     queues: PushQueues,
     creations: Creations,
+    hints: Hints,
 }
 
 impl Service {
     /// The service over these parts.
     pub fn new(parts: ServiceParts, settings: ServiceSettings) -> Self {
         let limits_version = limits_version(&settings.limits);
-        Self { parts, settings, limits_version, queues: PushQueues::default(), creations: Creations::default() }
+        let hints = Hints::new(&*parts.random);
+        let (queues, creations) = (PushQueues::default(), Creations::default());
+        Self { parts, settings, limits_version, queues, creations, hints }
     }
 
     /// What an operator chose.
     pub const fn settings(&self) -> &ServiceSettings {
         &self.settings
+    }
+
+    /// Where one hears of commits.
+    pub const fn hints(&self) -> &Hints {
+        &self.hints
     }
 
     /// Decides something with what a host adds to decisions.

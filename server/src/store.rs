@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sync_core::merge::push::{Commit, Head, View};
-use sync_core::model::{ChangeId, DatasetName, DeviceId, Owner, Record, RecordKey, SyncCount, Timestamp};
+use sync_core::model::{ChangeId, DatasetName, DeviceId, Owner, Record, RecordKey, SyncCount, Timestamp, Value};
 
 use crate::error::ServiceError;
 
@@ -53,6 +53,19 @@ pub struct RecordsAfter {
     pub bytes_max: usize,
 }
 
+/// Which live records of a dataset are listed. They come in order of their keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordsFrom {
+    /// Only records whose keys begin with it.
+    pub prefix: String,
+    /// Only records behind this one.
+    pub after: Option<RecordKey>,
+    /// At most so many records.
+    pub records_max: usize,
+    /// At most so many bytes of keys and values, but always one record.
+    pub bytes_max: usize,
+}
+
 /// Some records of a dataset, and its head at the same moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RecordsRead {
@@ -62,6 +75,29 @@ pub struct RecordsRead {
     pub records: Vec<Record>,
     /// Whether there are more behind these.
     pub has_more: bool,
+}
+
+impl RecordsRead {
+    /// Takes records up to the limits, but at least one.
+    fn take<E>(
+        &mut self,
+        records: impl Iterator<Item = Result<Record, E>>,
+        records_max: usize,
+        bytes_max: usize,
+    ) -> Result<(), E> {
+        let mut bytes = 0;
+        for record in records {
+            let record = record?;
+            bytes += record.key.as_str().len() + record.value().map_or(0, Value::encoded_len);
+            let full = self.records.len() >= records_max || bytes > bytes_max;
+            if full && !self.records.is_empty() {
+                self.has_more = true;
+                break;
+            }
+            self.records.push(record);
+        }
+        Ok(())
+    }
 }
 
 /// What became of a commit.
@@ -98,6 +134,9 @@ pub trait Store: Send + Sync {
 
     /// Reads records and the head, at one moment. Costs what is returned, not what exists.
     async fn records_after(&self, dataset: &DatasetAddress, range: &RecordsAfter) -> Result<RecordsRead, StoreError>;
+
+    /// Lists live records by key, and reads the head, at one moment. Costs what is returned, not what exists.
+    async fn records_from(&self, dataset: &DatasetAddress, range: &RecordsFrom) -> Result<RecordsRead, StoreError>;
 
     /// Writes all of `commit` durably, or nothing if the dataset is no longer at `commit.expected`: epoch, count and
     /// tag are compared.

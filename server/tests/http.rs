@@ -56,6 +56,7 @@ impl Server {
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
             sleep: Arc::new(SystemSleep),
+            hook: None,
         };
         let limits = Limits { request_bytes_max: 100_000, ..Limits::default() };
         let settings = ServiceSettings { limits, ..ServiceSettings::default() };

@@ -26,6 +26,8 @@ pub enum Cause {
     Foreign,
     /// Device and server held different records at the same position, which was repaired.
     Digest,
+    /// A hook of the server wrote something else.
+    Rewritten,
     /// A parked change was retried after the app had written the record anew.
     Superseded,
 }
@@ -42,6 +44,7 @@ impl Cause {
             Self::RolledBack => "rolled_back",
             Self::Foreign => "foreign",
             Self::Digest => "digest",
+            Self::Rewritten => "rewritten",
             Self::Superseded => "superseded",
         }
     }

@@ -64,6 +64,14 @@ pub fn access(caller: &Caller, owner: &Owner, _dataset: &DatasetName) -> Access 
     }
 }
 
+/// Whether the caller may hear which datasets of an owner move on.
+pub fn may_listen(caller: &Caller, owner: &Owner) -> bool {
+    match caller {
+        Caller::Identity(identity) => identity == owner,
+        Caller::Service { .. } => true,
+    }
+}
+
 /// Whether the caller may do this.
 pub fn authorize(caller: &Caller, owner: &Owner, dataset: &DatasetName, action: Action) -> bool {
     access(caller, owner, dataset).allows(action)

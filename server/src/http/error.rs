@@ -21,6 +21,8 @@ pub(super) enum HttpError {
         bytes_max: usize,
     },
     TooSlow,
+    /// Path, query or headers are wrong.
+    InvalidRequest(String),
     /// The body breaks off, or cannot be decompressed.
     InvalidBody(&'static str),
     InvalidMessage(InvalidMessage),
@@ -74,6 +76,7 @@ impl HttpError {
                 (StatusCode::PAYLOAD_TOO_LARGE, body(code::LIMIT_EXCEEDED, text), None)
             }
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, invalid("the request came too slowly".to_owned()), None),
+            Self::InvalidRequest(text) => (StatusCode::BAD_REQUEST, invalid(text), None),
             Self::InvalidBody(what) => (StatusCode::BAD_REQUEST, invalid(what.to_owned()), None),
             Self::InvalidMessage(error @ InvalidMessage::TooManyValues) => {
                 (StatusCode::PAYLOAD_TOO_LARGE, body(code::LIMIT_EXCEEDED, error.to_string()), None)
@@ -95,6 +98,11 @@ fn of_service(error: &ServiceError) -> (StatusCode, Header) {
         }
         ServiceError::Forbidden(_) => (StatusCode::FORBIDDEN, None),
         ServiceError::InvalidParameter(_) => (StatusCode::BAD_REQUEST, None),
+        ServiceError::NotFound(_) => (StatusCode::NOT_FOUND, None),
+        ServiceError::PreconditionFailed(_) => (StatusCode::PRECONDITION_FAILED, None),
+        ServiceError::Conflict(_) => (StatusCode::CONFLICT, None),
+        ServiceError::Gone(_) => (StatusCode::GONE, None),
+        ServiceError::Refused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, None),
         ServiceError::LimitExceeded(_) => (StatusCode::PAYLOAD_TOO_LARGE, None),
         ServiceError::TooManyRequests { retry_after_ms } => {
             let seconds = HeaderValue::from(retry_after_ms.div_ceil(1000).max(1));

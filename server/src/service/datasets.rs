@@ -4,12 +4,29 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use sync_core::merge::push::{plan_delete, plan_purge};
+use sync_core::merge::push::{Head, plan_delete, plan_purge};
 use sync_core::model::{DatasetName, DeviceId, EpochReason, Owner, Position, SyncCount, Timestamp};
 
+use crate::auth::policy::{Action, Caller};
 use crate::error::ServiceError;
 use crate::service::Service;
+use crate::service::records::{Version, device_of};
 use crate::store::{CommitOutcome, DatasetAddress, Touched};
+
+/// A dataset as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Described {
+    /// Its name.
+    pub name: DatasetName,
+    /// Where it is.
+    pub version: Version,
+    /// Live records.
+    pub records: u64,
+    /// Keys and values of the live records, in bytes.
+    pub bytes: u64,
+    /// When it last changed.
+    pub modified_at: Timestamp,
+}
 
 /// How many datasets each owner is about to create.
 #[derive(Default)]
@@ -40,6 +57,70 @@ impl Service {
                 return Ok(names);
             }
         }
+    }
+
+    /// Describes a dataset.
+    ///
+    /// # Errors
+    /// If the caller may not read it, if there is none, or if the store fails.
+    pub async fn describe(&self, caller: &Caller, dataset: &DatasetAddress) -> Result<Described, ServiceError> {
+        self.allow(caller, dataset, Action::Read)?;
+        let head = self.parts.store.view(dataset, &Touched::default()).await?.head;
+        described(dataset, &head).ok_or_else(|| no_dataset(dataset))
+    }
+
+    /// Describes the datasets of an owner that the caller may read, in order, behind one of them.
+    ///
+    /// # Errors
+    /// If the caller may read none of this owner's, or the store fails.
+    pub async fn describe_all(
+        &self,
+        caller: &Caller,
+        owner: &Owner,
+        after: Option<&DatasetName>,
+        datasets_max: usize,
+    ) -> Result<Vec<Described>, ServiceError> {
+        let names = self.parts.store.datasets(owner, after, datasets_max).await?;
+        let address = |name| DatasetAddress { owner: owner.clone(), name };
+        if names.is_empty() {
+            // There is nothing to ask about; but who may not read does not learn even that.
+            let any = DatasetName::parse("any").expect("it is a valid name");
+            self.allow(caller, &address(any), Action::Read)?;
+        }
+        let mut all = Vec::new();
+        for dataset in names.into_iter().map(address) {
+            self.allow(caller, &dataset, Action::Read)?;
+            let head = self.parts.store.view(&dataset, &Touched::default()).await?.head;
+            all.extend(described(&dataset, &head));
+        }
+        Ok(all)
+    }
+
+    /// Deletes a dataset, if it is of a version where one is given.
+    ///
+    /// # Errors
+    /// `PreconditionFailed` if it is of another version, `NotFound` if there is none; or the caller may not write, or
+    /// the store fails.
+    pub async fn delete_dataset(
+        &self,
+        caller: &Caller,
+        dataset: &DatasetAddress,
+        version: Option<Version>,
+    ) -> Result<(), ServiceError> {
+        self.allow(caller, dataset, Action::Write)?;
+        for _ in 0..self.settings.push_attempts_max {
+            let head = self.parts.store.view(dataset, &Touched::default()).await?.head;
+            let found = described(dataset, &head).ok_or_else(|| no_dataset(dataset))?.version;
+            if version.is_some_and(|version| version != found) {
+                let text = format!("the dataset `{}` is of the version \"{found}\"", dataset.name);
+                return Err(ServiceError::PreconditionFailed(text));
+            }
+            if self.delete(dataset, head.lineage.position(), device_of(caller)).await? {
+                self.audit(caller, dataset, head.lineage.position());
+                return Ok(());
+            }
+        }
+        Err(self.come_again())
     }
 
     /// Makes room for one more dataset of an owner. Nothing: it has as many as it may.
@@ -76,8 +157,13 @@ impl Service {
             return Ok(false);
         }
         let commit = self.plan(|context| plan_delete(&head, Some(device), context));
+        let position = commit.head.lineage.position();
         // Stale: it has moved on since it was read, so it is not where the cursor says.
-        Ok(self.parts.store.commit(dataset, commit).await? == CommitOutcome::Written)
+        let deleted = self.parts.store.commit(dataset, commit).await? == CommitOutcome::Written;
+        if deleted {
+            self.hints.publish(dataset, position);
+        }
+        Ok(deleted)
     }
 
     /// Opens an epoch in every dataset, because the store was put back from a backup. Says how many there are.
@@ -136,6 +222,16 @@ impl Service {
         let each = stream::iter(old).map(purge).buffered(COMMITS_TOGETHER);
         each.try_fold(0, async |sum, purged| Ok(sum + usize::from(purged))).await
     }
+}
+
+fn described(dataset: &DatasetAddress, head: &Head) -> Option<Described> {
+    let version = Version::of_dataset(head).filter(|_| head.exists())?;
+    let Head { records, bytes, modified_at, .. } = *head;
+    Some(Described { name: dataset.name.clone(), version, records, bytes, modified_at })
+}
+
+fn no_dataset(dataset: &DatasetAddress) -> ServiceError {
+    ServiceError::NotFound(format!("there is no dataset `{}`", dataset.name))
 }
 
 impl Creations {

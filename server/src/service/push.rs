@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use sync_core::merge::push::{Answer, Outcome, Planned, PushContext, PushPlan, Refusal, View, plan_push};
-use sync_core::model::Limits;
-use sync_core::protocol::{GroupAnswer, GroupStatus, Overwritten, Push, PushAnswer, code};
+use sync_core::merge::push::{
+    Answer, Outcome, Planned, PushContext, PushPlan, Refusal, Review, Submission, View, plan_push,
+};
+use sync_core::model::{ChangeId, DeviceId, Group, Limits};
+use sync_core::protocol::{GroupAnswer, GroupStatus, Overwritten, PushAnswer, code};
 use tokio::sync::oneshot;
 
 use crate::error::ServiceError;
@@ -17,7 +19,9 @@ use crate::store::{CommitOutcome, DatasetAddress, Touched};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Pushed {
     /// It was looked at.
-    Answered(PushAnswer),
+    Answered(Answer),
+    /// Another push had its id: the device's file was copied or put back.
+    Copied,
     /// It was not looked at, because its device does not stand on the line; the pull says so.
     OffLine,
 }
@@ -26,7 +30,14 @@ pub(crate) enum Pushed {
 #[derive(Clone, Debug)]
 pub(crate) struct PushRequest {
     pub(crate) standing: Standing,
-    pub(crate) push: Push,
+    pub(crate) device: DeviceId,
+    /// Nothing: it comes from somebody who does not number pushes.
+    pub(crate) sequence: Option<u64>,
+    pub(crate) groups: Vec<Group>,
+    /// What a hook says about each group; empty: there is none.
+    pub(crate) reviews: Vec<Review>,
+    /// Remembered with the changes of the push, which go by it: if it is known and they are not, the push is refused.
+    pub(crate) once: Option<ChangeId>,
 }
 
 type PushResult = Result<Pushed, ServiceError>;
@@ -55,6 +66,9 @@ struct OpenQueue<'a> {
     queue: Arc<Queue>,
 }
 
+/// What is said to who sends something else under the same name.
+pub(crate) const OTHER_CONTENT: &str =
+    "this idempotency key was used with other content; a new request takes a new key";
 /// Patches that are planned together at most, unless a single push has more.
 const PATCHES_TOGETHER_MAX: usize = 10_000;
 /// Pushes that are planned together at most.
@@ -133,6 +147,9 @@ impl Service {
                 CommitOutcome::Written => {
                     tracing::debug!(dataset.name = %dataset.name, sync_count = count.0, pushes = requests.len(),
                         "accepted pushes to dataset `{}`", dataset.name);
+                    if Some(count) != expected.map(|position| position.count) {
+                        self.hints.publish(dataset, view.head.lineage.position());
+                    }
                     return Ok(results);
                 }
                 CommitOutcome::Stale => self.parts.sleep.sleep(self.jitter_ms(attempt)).await,
@@ -149,20 +166,33 @@ impl Service {
         full: bool,
     ) -> Vec<Pushed> {
         let mut one = |request: &&PushRequest, context: &mut PushContext<'_>| {
-            let Push { device, sequence, groups } = &request.push;
-            if request.standing.check_line(&view.head) != LineVerdict::On {
+            let PushRequest { standing, device, sequence, groups, reviews, once } = request;
+            if standing.check_line(&view.head) != LineVerdict::On {
                 return Pushed::OffLine;
             }
+            let refuse = |view: &View, refusal: Refusal| {
+                let outcomes = groups.iter().map(|_| Outcome::Refused(refusal.clone())).collect();
+                Pushed::Answered(Answer { ack: view.head.lineage.position(), outcomes })
+            };
             if full {
                 // Not remembered: there may be room when it is sent again.
-                let refused = || Outcome::Refused(Refusal::Limit(too_many_datasets(context.limits)));
-                let outcomes = groups.iter().map(|_| refused()).collect();
-                return Pushed::Answered(answer(*sequence, Answer { ack: view.head.lineage.position(), outcomes }));
+                return refuse(view, Refusal::Limit(too_many_datasets(context.limits)));
             }
-            Pushed::Answered(match plan_push(view, planned, *device, *sequence, groups, context) {
-                PushPlan::Accept(accepted) | PushPlan::Repeat(accepted) => answer(*sequence, accepted),
-                PushPlan::Copied => PushAnswer { sequence: *sequence, copied: true, ack: None, groups: Vec::new() },
-            })
+            let known = |change: &ChangeId| view.changes.contains_key(change);
+            if once.as_ref().is_some_and(known) && !groups.iter().all(|group| known(&group.change_id)) {
+                return refuse(view, Refusal::Invalid(OTHER_CONTENT.to_owned()));
+            }
+            let submission = Submission { device: *device, sequence: *sequence, groups, reviews };
+            let changes = planned.changes.len();
+            let accepted = match plan_push(view, planned, &submission, context) {
+                PushPlan::Accept(accepted) | PushPlan::Repeat(accepted) => accepted,
+                PushPlan::Copied => return Pushed::Copied,
+            };
+            if let (Some(once), Some((_, count))) = (once, planned.changes.get(changes).copied()) {
+                view.changes.insert(*once, count);
+                planned.changes.push((*once, count));
+            }
+            Pushed::Answered(accepted)
         };
         self.plan(|context| requests.iter().map(|request| one(request, context)).collect())
     }
@@ -207,7 +237,7 @@ impl Queue {
             if next.answer.is_closed() {
                 continue;
             }
-            patches += next.request.push.groups.iter().map(|group| group.patches.len()).sum::<usize>();
+            patches += next.request.groups.iter().map(|group| group.patches.len()).sum::<usize>();
             if !batch.is_empty() && (patches > PATCHES_TOGETHER_MAX || batch.len() >= PUSHES_TOGETHER_MAX) {
                 waiting.push_front(next);
                 break;
@@ -220,9 +250,12 @@ impl Queue {
 
 fn touched(requests: &[&PushRequest]) -> Touched {
     let mut touched = Touched::default();
-    for PushRequest { push, .. } in requests {
-        touched.pushes.entry(push.device).or_default().insert(push.sequence);
-        for group in &push.groups {
+    for request in requests {
+        if let Some(sequence) = request.sequence {
+            touched.pushes.entry(request.device).or_default().insert(sequence);
+        }
+        touched.changes.extend(request.once);
+        for group in &request.groups {
             touched.changes.insert(group.change_id);
             touched.keys.extend(group.patches.iter().map(|patch| patch.key.clone()));
         }
@@ -234,30 +267,41 @@ fn too_many_datasets(limits: &Limits) -> String {
     format!("an identity has at most {} datasets", limits.datasets_max)
 }
 
-fn answer(sequence: u64, Answer { ack, outcomes }: Answer) -> PushAnswer {
+/// The answer in the words of the protocol.
+pub(crate) fn push_answer(sequence: u64, pushed: Answer) -> PushAnswer {
+    let Answer { ack, outcomes } = pushed;
     PushAnswer { sequence, copied: false, ack, groups: outcomes.into_iter().map(group_answer).collect() }
 }
 
 fn group_answer(outcome: Outcome) -> GroupAnswer {
-    let verdict = |status| GroupAnswer { status, code: None, message: None, overwritten: Vec::new() };
+    let verdict =
+        |status| GroupAnswer { status, code: None, message: None, overwritten: Vec::new(), rewritten: Vec::new() };
+    let told = |overwritten: Vec<(_, _, _)>| {
+        overwritten.into_iter().map(|(key, path, value)| Overwritten { key, path, value }).collect()
+    };
     match outcome {
         Outcome::Applied { merged: false, overwritten: _ } => verdict(GroupStatus::Applied),
-        Outcome::Applied { merged: true, overwritten } => GroupAnswer {
-            overwritten: overwritten.into_iter().map(|(key, path, value)| Overwritten { key, path, value }).collect(),
-            ..verdict(GroupStatus::Merged)
-        },
+        Outcome::Applied { merged: true, overwritten } => {
+            GroupAnswer { overwritten: told(overwritten), ..verdict(GroupStatus::Merged) }
+        }
+        Outcome::Rewritten { keys, overwritten } => {
+            GroupAnswer { overwritten: told(overwritten), rewritten: keys, ..verdict(GroupStatus::Rewritten) }
+        }
         Outcome::Conflict { keys: _ } => verdict(GroupStatus::Conflict),
         Outcome::Refused(refusal) => GroupAnswer {
-            code: Some(
-                match refusal {
-                    Refusal::Limit(_) => code::LIMIT_EXCEEDED,
-                    Refusal::Invalid(_) => code::INVALID_PARAMETER,
-                }
-                .to_owned(),
-            ),
+            code: Some(refusal_code(&refusal).to_owned()),
             message: Some(refusal.to_string()),
             ..verdict(GroupStatus::Refused)
         },
+    }
+}
+
+/// The stable code of a refusal.
+pub(crate) fn refusal_code(refusal: &Refusal) -> &str {
+    match refusal {
+        Refusal::Limit(_) => code::LIMIT_EXCEEDED,
+        Refusal::Invalid(_) => code::INVALID_PARAMETER,
+        Refusal::Hook { code, message: _ } => code,
     }
 }
 

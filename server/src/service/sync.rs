@@ -4,14 +4,16 @@ use std::collections::BTreeSet;
 
 use futures_util::{StreamExt as _, stream};
 use sync_core::model::{DeviceId, SyncCount, limits};
-use sync_core::protocol::{DatasetRequest, DatasetResponse, PROTOCOL_VERSION, SyncRequest, SyncResponse};
+use sync_core::protocol::{
+    DatasetRequest, DatasetResponse, PROTOCOL_VERSION, Push, PushAnswer, SyncRequest, SyncResponse,
+};
 
 use crate::auth::policy::{Action, Caller, authorize};
 use crate::error::ServiceError;
 use crate::service::Service;
 use crate::service::line::Standing;
 use crate::service::pull::Pulled;
-use crate::service::push::{PushRequest, Pushed};
+use crate::service::push::{PushRequest, Pushed, push_answer};
 use crate::store::DatasetAddress;
 
 /// The oldest protocol version that is served.
@@ -95,8 +97,7 @@ impl Service {
         let writes = push.is_some() || request.delete;
         let action = if writes { Action::Write } else { Action::Read };
         let complete = if authorize(caller, &address.owner, &address.name, action) {
-            let push = push.map(|push| PushRequest { standing: Standing::of(&request), push });
-            self.write(&address, device, &request, push, &mut response).await
+            self.push_or_delete(caller, &address, device, &request, push, &mut response).await
         } else {
             let text = format!("you may not do this with dataset `{}` of `{}`", address.name, address.owner);
             Err(ServiceError::Forbidden(text))
@@ -109,17 +110,24 @@ impl Service {
     }
 
     /// The push and the deletion; says whether there is nothing left to pull.
-    async fn write(
+    async fn push_or_delete(
         &self,
+        caller: &Caller,
         address: &DatasetAddress,
         device: DeviceId,
         request: &DatasetRequest,
-        push: Option<PushRequest>,
+        push: Option<Push>,
         response: &mut DatasetResponse,
     ) -> Result<bool, ServiceError> {
-        if let Some(push) = push {
+        if let Some(Push { device, sequence, groups }) = push {
+            let reviews = self.review(caller, address, &groups).await?;
+            let standing = Standing::of(request);
+            let push = PushRequest { standing, device, sequence: Some(sequence), groups, reviews, once: None };
             match self.push(address, push).await? {
-                Pushed::Answered(answer) => response.push = Some(answer),
+                Pushed::Answered(answer) => response.push = Some(push_answer(sequence, answer)),
+                Pushed::Copied => {
+                    response.push = Some(PushAnswer { sequence, copied: true, ack: None, groups: Vec::new() });
+                }
                 Pushed::OffLine => return Ok(false),
             }
         }

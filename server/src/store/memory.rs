@@ -1,16 +1,15 @@
 //! The reference store: everything in memory, nothing durable. The simulator runs the service on it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::convert::Infallible;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use sync_core::merge::push::{Commit, Head, RememberedPush, View};
-use sync_core::model::{
-    ChangeId, DatasetName, DeviceId, Owner, Record, RecordKey, SyncCount, Timestamp, Value, limits,
-};
+use sync_core::model::{ChangeId, DatasetName, DeviceId, Owner, Record, RecordKey, SyncCount, Timestamp, limits};
 
-use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsRead, Store, StoreError, Touched};
+use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, Touched};
 
 /// A store in memory. Clones share the same datasets.
 #[derive(Clone, Debug, Default)]
@@ -93,6 +92,10 @@ impl Store for MemoryStore {
         Ok(self.lock().get(dataset).map(|dataset| dataset.records_after(range)).unwrap_or_default())
     }
 
+    async fn records_from(&self, dataset: &DatasetAddress, range: &RecordsFrom) -> Result<RecordsRead, StoreError> {
+        Ok(self.lock().get(dataset).map(|dataset| dataset.records_from(range)).unwrap_or_default())
+    }
+
     async fn commit(&self, dataset: &DatasetAddress, commit: Commit) -> Result<CommitOutcome, StoreError> {
         let mut datasets = self.lock();
         let found = datasets.get(dataset).and_then(|dataset| dataset.head.lineage.position());
@@ -167,21 +170,22 @@ impl Dataset {
 
     fn records_after(&self, range: &RecordsAfter) -> RecordsRead {
         let mut read = RecordsRead { head: self.head.clone(), ..RecordsRead::default() };
-        let mut bytes = 0;
         let behind = range.after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let in_order = self.by_count.range((behind, Bound::Unbounded)).map(|(_, key)| &self.records[key]);
-        for record in in_order.filter(|record| record.sync_count > range.since) {
-            if record.value().is_none() && record.sync_count <= range.skip_tombstones_to {
-                continue;
-            }
-            bytes += record.key.as_str().len() + record.value().map_or(0, Value::encoded_len);
-            let full = read.records.len() >= range.records_max || bytes > range.bytes_max;
-            if full && !read.records.is_empty() {
-                read.has_more = true;
-                break;
-            }
-            read.records.push(record.clone());
-        }
+        let wanted = |record: &&Record| {
+            let is_skipped = record.value().is_none() && record.sync_count <= range.skip_tombstones_to;
+            record.sync_count > range.since && !is_skipped
+        };
+        take(&mut read, in_order.filter(wanted), range.records_max, range.bytes_max);
+        read
+    }
+
+    fn records_from(&self, range: &RecordsFrom) -> RecordsRead {
+        let mut read = RecordsRead { head: self.head.clone(), ..RecordsRead::default() };
+        let begins = |record: &&Record| record.key.as_str().starts_with(&range.prefix);
+        let behind = |record: &&Record| range.after.as_ref().is_none_or(|after| record.key > *after);
+        let live = self.records.values().filter(|record| record.value().is_some());
+        take(&mut read, live.filter(begins).filter(behind), range.records_max, range.bytes_max);
         read
     }
 
@@ -226,6 +230,10 @@ impl Dataset {
             self.records.retain(|_, record| !purged(record));
         }
     }
+}
+
+fn take<'a>(read: &mut RecordsRead, records: impl Iterator<Item = &'a Record>, records_max: usize, bytes_max: usize) {
+    let Ok(()) = read.take(records.map(|record| Ok::<_, Infallible>(record.clone())), records_max, bytes_max);
 }
 
 #[cfg(test)]

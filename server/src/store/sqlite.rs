@@ -15,7 +15,7 @@ use sync_core::model::{DatasetName, Owner, SyncCount, Timestamp};
 
 use crate::store::sqlite::threads::{Readers, Writer};
 use crate::store::sqlite::write::EncodedCommit;
-use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsRead, Store, StoreError, Touched};
+use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, Touched};
 
 /// Datasets in one SQLite file. What is on its way is written before the store is gone.
 pub struct SqliteStore {
@@ -51,6 +51,11 @@ impl Store for SqliteStore {
     async fn records_after(&self, dataset: &DatasetAddress, range: &RecordsAfter) -> Result<RecordsRead, StoreError> {
         let (dataset, range) = (dataset.clone(), range.clone());
         self.readers.read(move |connection| read::records_after(connection, &dataset, &range)).await
+    }
+
+    async fn records_from(&self, dataset: &DatasetAddress, range: &RecordsFrom) -> Result<RecordsRead, StoreError> {
+        let (dataset, range) = (dataset.clone(), range.clone());
+        self.readers.read(move |connection| read::records_from(connection, &dataset, &range)).await
     }
 
     async fn commit(&self, dataset: &DatasetAddress, commit: Commit) -> Result<CommitOutcome, StoreError> {

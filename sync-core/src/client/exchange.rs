@@ -165,7 +165,7 @@ pub fn plan_answer(
     for (group, answer) in groups.into_iter().zip(&answer.groups) {
         let verdict = verdict(answer);
         match &verdict {
-            Verdict::Accepted(_) => {
+            Verdict::Accepted(_) | Verdict::Rewritten { .. } => {
                 absorbed.accepted += 1;
                 absorbed.pushed += group.patches;
             }
@@ -178,11 +178,10 @@ pub fn plan_answer(
 }
 
 fn verdict(answer: &GroupAnswer) -> Verdict {
+    let overwritten = || answer.overwritten.iter().cloned().map(|it| (it.key, it.path, it.value)).collect();
     match answer.status {
-        GroupStatus::Applied | GroupStatus::Merged | GroupStatus::Rewritten => {
-            let overwritten = answer.overwritten.iter().cloned();
-            Verdict::Accepted(overwritten.map(|it| (it.key, it.path, it.value)).collect())
-        }
+        GroupStatus::Applied | GroupStatus::Merged => Verdict::Accepted(overwritten()),
+        GroupStatus::Rewritten => Verdict::Rewritten { keys: answer.rewritten.clone(), overwritten: overwritten() },
         GroupStatus::Conflict => Verdict::Conflict,
         GroupStatus::Refused | GroupStatus::Unknown => Verdict::Refused {
             code: answer.code.clone().unwrap_or_else(|| code::INVALID_PARAMETER.to_owned()),

@@ -8,7 +8,7 @@ use crate::merge::replica::{
     Changes, GroupHeader, GroupId, GroupState, Plan, Pull, Replica, ReplicaError, ReplicaState, Verdict, Write,
 };
 use crate::merge::stack::{Context, Stack};
-use crate::model::{Digest, Divergence, Lineage, NextPage, Position, Record, RecordKey, SyncCount, Timestamp};
+use crate::model::{Digest, Divergence, Lineage, NextPage, Position, Record, RecordKey, SyncCount, Timestamp, Value};
 
 /// One page of a pull, as the server sent it.
 #[derive(Debug)]
@@ -174,21 +174,11 @@ fn settle(
         match state {
             GroupState::Acked(Verdict::Accepted(overwritten)) => {
                 pulled.settled += 1;
-                let patches = stack.drop_group(id)?;
-                let seen = |(key, path, value): &(RecordKey, Vec<String>, _)| {
-                    let patch = patches.iter().find(|(it, _)| it == key).map(|(_, patch)| patch);
-                    let under = patch.and_then(|patch| patch.under.as_ref());
-                    under.and_then(|under| delta::value_at(under, path)) == Some(value)
-                };
-                let losses = overwritten.into_iter().filter(|loss| !seen(loss)).map(|(key, path, value)| Loss {
-                    key,
-                    path,
-                    side: Side::Remote,
-                    under: None,
-                    value: Some(value),
-                });
-                stack.log(context.now, Cause::Overwritten, losses.collect());
-                dirty.extend(patches.into_iter().map(|(key, _)| key));
+                dirty.extend(leave(stack, id, &[], overwritten, context.now)?);
+            }
+            GroupState::Acked(Verdict::Rewritten { keys, overwritten }) => {
+                pulled.settled += 1;
+                dirty.extend(leave(stack, id, &keys, overwritten, context.now)?);
             }
             GroupState::Acked(Verdict::Conflict) => {
                 pulled.conflicts += 1;
@@ -212,6 +202,39 @@ fn settle(
         }
     }
     Ok(dirty)
+}
+
+/// A group that was written leaves. What it replaced unseen goes to the log, and so does what a hook wrote otherwise.
+fn leave(
+    stack: &mut Stack<'_>,
+    id: GroupId,
+    rewritten: &[RecordKey],
+    overwritten: Vec<(RecordKey, Vec<String>, Value)>,
+    now: Timestamp,
+) -> Result<Vec<RecordKey>, ReplicaError> {
+    let patches = stack.drop_group(id)?;
+    let own = patches.iter().filter(|(key, _)| rewritten.contains(key)).map(|(key, patch)| Loss {
+        key: key.clone(),
+        path: Vec::new(),
+        side: Side::Local,
+        under: patch.under.clone(),
+        value: patch.value.clone(),
+    });
+    stack.log(now, Cause::Rewritten, own.collect());
+    let seen = |(key, path, value): &(RecordKey, Vec<String>, _)| {
+        let patch = patches.iter().find(|(it, _)| it == key).map(|(_, patch)| patch);
+        let under = patch.and_then(|patch| patch.under.as_ref());
+        under.and_then(|under| delta::value_at(under, path)) == Some(value)
+    };
+    let losses = overwritten.into_iter().filter(|loss| !seen(loss)).map(|(key, path, value)| Loss {
+        key,
+        path,
+        side: Side::Remote,
+        under: None,
+        value: Some(value),
+    });
+    stack.log(now, Cause::Overwritten, losses.collect());
+    Ok(patches.into_iter().map(|(key, _)| key).collect())
 }
 
 /// Makes a rejected group an unsent one again, in its place.
@@ -264,7 +287,7 @@ pub fn plan_reset(
 fn park_all(replica: &dyn Replica, context: &Context<'_>) -> Result<Vec<Write>, ReplicaError> {
     let mut writes = Vec::new();
     for group in replica.groups()? {
-        if !matches!(group.state, GroupState::Acked(Verdict::Accepted(_))) {
+        if !matches!(group.state, GroupState::Acked(Verdict::Accepted(_) | Verdict::Rewritten { .. })) {
             let patches = replica.group_patches(group.id)?.into_iter().map(|(key, patch)| ParkedPatch {
                 key,
                 under: patch.under,

@@ -82,6 +82,13 @@ pub enum Outcome {
         /// Key, path of the field (empty: the whole value), and what was there.
         overwritten: Vec<(RecordKey, Vec<String>, Value)>,
     },
+    /// Written otherwise than asked, because a hook rewrote it.
+    Rewritten {
+        /// The keys whose patches the hook replaced.
+        keys: Vec<RecordKey>,
+        /// What it replaced unseen, as in [`Outcome::Applied`].
+        overwritten: Vec<(RecordKey, Vec<String>, Value)>,
+    },
     /// Not written: these records have moved on.
     Conflict {
         /// The keys that stood against it.
@@ -100,6 +107,44 @@ pub enum Refusal {
     /// It contradicts itself.
     #[error("{0}")]
     Invalid(String),
+    /// A hook of this server.
+    #[error("{message}")]
+    Hook {
+        /// A stable code, of the hook's choice.
+        code: String,
+        /// For the user.
+        message: String,
+    },
+}
+
+/// What a hook says about a group before it is decided.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Review {
+    /// It goes on as it is.
+    Accept,
+    /// It is not to be written.
+    Refuse {
+        /// A stable code.
+        code: String,
+        /// For the user.
+        message: String,
+    },
+    /// These patches are to be decided instead of those with the same keys.
+    Rewrite(Vec<RecordPatch>),
+}
+
+/// A push as it is submitted for a decision.
+#[derive(Clone, Copy, Debug)]
+pub struct Submission<'a> {
+    /// The device that made the changes, or stands for who did.
+    pub device: DeviceId,
+    /// The device's number of the push, by which a repeat is recognised. Nothing: it is not remembered as a push; a
+    /// group that was applied is still recognised by its change id.
+    pub sequence: Option<u64>,
+    /// What is pushed.
+    pub groups: &'a [Group],
+    /// One for each group; none at all if nobody reviews.
+    pub reviews: &'a [Review],
 }
 
 /// What is to be made durable, all or nothing, if the dataset is still at `expected`.
@@ -161,7 +206,7 @@ pub struct Planned {
 impl Planned {
     /// Whether there is nothing to commit.
     pub fn is_empty(&self) -> bool {
-        self.pushes.is_empty()
+        self.pushes.is_empty() && self.changes.is_empty()
     }
 
     /// The commit of all that was planned, given where the view began and what it became.
@@ -208,12 +253,15 @@ pub fn hash_groups(groups: &[Group]) -> [u8; 32] {
 pub fn plan_push(
     view: &mut View,
     planned: &mut Planned,
-    device: DeviceId,
-    sequence: u64,
-    groups: &[Group],
+    submission: &Submission<'_>,
     context: &mut PushContext<'_>,
 ) -> PushPlan {
-    let hash = hash_groups(groups);
+    let Some(sequence) = submission.sequence else {
+        return PushPlan::Accept(plan_groups(view, planned, submission, context));
+    };
+    let device = submission.device;
+    // Of what was asked, not of what a hook made of it: a repeat asks the same.
+    let hash = hash_groups(submission.groups);
     let remembered = view.pushes.entry(device).or_default();
     if let Some(earlier) = remembered.iter().find(|push| push.sequence == sequence) {
         return if earlier.hash == hash { PushPlan::Repeat(earlier.answer.clone()) } else { PushPlan::Copied };
@@ -221,24 +269,42 @@ pub fn plan_push(
     if remembered.last().is_some_and(|newest| sequence <= newest.sequence) {
         return PushPlan::Copied;
     }
+    let answer = plan_groups(view, planned, submission, context);
+    let push = RememberedPush { sequence, hash, answer: answer.clone() };
+    let remembered = view.pushes.entry(device).or_default();
+    remembered.push(push.clone());
+    if remembered.len() > limits::PUSHES_REMEMBERED_MAX {
+        remembered.remove(0);
+    }
+    planned.pushes.push((device, push));
+    PushPlan::Accept(answer)
+}
+
+fn plan_groups(
+    view: &mut View,
+    planned: &mut Planned,
+    submission: &Submission<'_>,
+    context: &mut PushContext<'_>,
+) -> Answer {
+    let Submission { device, sequence: _, groups, reviews } = *submission;
     let next = view.head.lineage.count.next();
     let mut outcomes = Vec::with_capacity(groups.len());
     let mut written = BTreeSet::new();
-    let mut changes = Vec::new();
-    for group in groups {
+    for (at, group) in groups.iter().enumerate() {
         if view.changes.contains_key(&group.change_id) {
             outcomes.push(Outcome::Applied { merged: false, overwritten: Vec::new() });
             continue;
         }
-        match decide_group(view, device, next, group, context) {
-            Ok(decided) => {
-                for record in decided.records {
+        let review = reviews.get(at).unwrap_or(&Review::Accept);
+        match decide_reviewed(view, device, next, group, review, context) {
+            Ok((records, outcome)) => {
+                for record in records {
                     written.insert(record.key.clone());
                     replace_record(view, record);
                 }
                 view.changes.insert(group.change_id, next);
-                changes.push((group.change_id, next));
-                outcomes.push(Outcome::Applied { merged: decided.merged, overwritten: decided.overwritten });
+                planned.changes.push((group.change_id, next));
+                outcomes.push(outcome);
             }
             Err(rejected) => outcomes.push(rejected),
         }
@@ -246,17 +312,43 @@ pub fn plan_push(
     if !written.is_empty() {
         advance(&mut view.head, device, context);
     }
-    let answer = Answer { ack: view.head.lineage.position(), outcomes };
-    let push = RememberedPush { sequence, hash, answer: answer.clone() };
-    let remembered = view.pushes.entry(device).or_default();
-    remembered.push(push.clone());
-    if remembered.len() > limits::PUSHES_REMEMBERED_MAX {
-        remembered.remove(0);
-    }
     planned.written.extend(written);
-    planned.pushes.push((device, push));
-    planned.changes.extend(changes);
-    PushPlan::Accept(answer)
+    Answer { ack: view.head.lineage.position(), outcomes }
+}
+
+/// The records that a group writes, and its outcome; an error is the outcome of a group that is not written.
+fn decide_reviewed(
+    view: &View,
+    device: DeviceId,
+    count: SyncCount,
+    group: &Group,
+    review: &Review,
+    context: &PushContext<'_>,
+) -> Result<(Vec<Record>, Outcome), Outcome> {
+    match review {
+        Review::Accept => {
+            let Decided { records, merged, overwritten } = decide_group(view, device, count, group, context)?;
+            Ok((records, Outcome::Applied { merged, overwritten }))
+        }
+        Review::Refuse { code, message } => {
+            Err(Outcome::Refused(Refusal::Hook { code: code.clone(), message: message.clone() }))
+        }
+        Review::Rewrite(patches) => {
+            let rewritten = rewrite(group, patches);
+            let Decided { records, merged: _, overwritten } = decide_group(view, device, count, &rewritten, context)?;
+            Ok((
+                records,
+                Outcome::Rewritten { keys: patches.iter().map(|patch| patch.key.clone()).collect(), overwritten },
+            ))
+        }
+    }
+}
+
+/// The group with other patches for some of its keys. What is for another key is left out: a group keeps to what it
+/// touches.
+fn rewrite(group: &Group, patches: &[RecordPatch]) -> Group {
+    let other = |patch: &RecordPatch| patches.iter().find(|other| other.key == patch.key).unwrap_or(patch).clone();
+    Group { change_id: group.change_id, patches: group.patches.iter().map(other).collect() }
 }
 
 /// Counts a commit in the head, and opens an epoch where one is due.

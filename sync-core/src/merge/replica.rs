@@ -20,6 +20,13 @@ pub struct GroupId(pub u64);
 pub enum Verdict {
     /// Written. These values were replaced: key, path of the field (empty: the whole value), value.
     Accepted(Vec<(RecordKey, Vec<String>, Value)>),
+    /// Written otherwise than asked, by a hook of the server.
+    Rewritten {
+        /// The keys of which something else was written.
+        keys: Vec<RecordKey>,
+        /// What was replaced, as above.
+        overwritten: Vec<(RecordKey, Vec<String>, Value)>,
+    },
     /// Not written: a record has moved on.
     Conflict,
     /// Not written, and not worth sending again as it is.

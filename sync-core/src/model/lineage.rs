@@ -104,6 +104,12 @@ impl Lineage {
         Some(Position { epoch: self.epoch()?, count: self.count, tag: *tag })
     }
 
+    /// The epoch in which a count was committed; of pruned ones, the one before. Nothing before the first commit.
+    pub fn epoch_at(&self, count: SyncCount) -> Option<EpochId> {
+        let after = self.entries.partition_point(|entry| entry.start < count);
+        self.entries.get(after.saturating_sub(1)).map(|entry| entry.epoch)
+    }
+
     /// Opens an epoch at the current count.
     pub fn open(&mut self, epoch: EpochId, why: EpochReason) {
         self.entries.push(EpochEntry { epoch, start: self.count, why });

@@ -171,6 +171,9 @@ pub struct GroupAnswer {
     /// What it overwrote that the device may not have seen.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overwritten: Vec<Overwritten>,
+    /// The records of which a hook of the server wrote something else than asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rewritten: Vec<RecordKey>,
 }
 
 /// The verdict on a group.

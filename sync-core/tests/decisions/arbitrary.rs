@@ -212,11 +212,13 @@ pub(crate) fn response() -> impl Strategy<Value = SyncResponse> {
     ];
     let over =
         (key(), vec("[a-z]{0,2}", 0..3), value()).prop_map(|(key, path, value)| Overwritten { key, path, value });
-    let group = (status, of(".{0,9}"), vec(over, 0..3)).prop_map(|(status, message, overwritten)| GroupAnswer {
+    let group = (status, of(".{0,9}"), vec(over, 0..3), vec(key(), 0..2));
+    let group = group.prop_map(|(status, message, overwritten, rewritten)| GroupAnswer {
         status,
         code: message.clone(),
         message,
         overwritten,
+        rewritten,
     });
     let push = (0..1_u64 << 53, any::<bool>(), of(position()), vec(group, 0..3))
         .prop_map(|(sequence, copied, ack, groups)| PushAnswer { sequence, copied, ack, groups });

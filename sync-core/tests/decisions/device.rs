@@ -109,6 +109,7 @@ impl Device {
                 GroupState::Sealed => "sealed",
                 GroupState::Sent => "sent",
                 GroupState::Acked(Verdict::Accepted(_)) => "accepted",
+                GroupState::Acked(Verdict::Rewritten { .. }) => "rewritten",
                 GroupState::Acked(Verdict::Conflict) => "conflict",
                 GroupState::Acked(Verdict::Refused { .. }) => "refused",
             };

@@ -1,6 +1,6 @@
 //! What a server makes of a push.
 
-use sync_core::merge::push::{Head, Outcome, Planned, PushContext, PushPlan, View, plan_push};
+use sync_core::merge::push::{Head, Outcome, Planned, PushContext, PushPlan, Review, Submission, View, plan_push};
 use sync_core::model::{Digest, EpochReason, Limits, Lineage, SyncCount, Timestamp, Value};
 
 use crate::notation::{Counter, device, epoch, groups, key, record, show, tag};
@@ -29,11 +29,18 @@ struct Pushing {
     planned: Planned,
     random: Counter,
     limits: Limits,
+    reviews: Vec<Review>,
 }
 
 impl Pushing {
     fn on(stored: &[&str]) -> Self {
-        Self { view: view(stored), planned: Planned::default(), random: Counter(100), limits: Limits::default() }
+        Self {
+            view: view(stored),
+            planned: Planned::default(),
+            random: Counter(100),
+            limits: Limits::default(),
+            reviews: Vec::new(),
+        }
     }
 
     /// Pushes at the moment 1000; checks digest and totals; shows the outcomes and what was written.
@@ -41,7 +48,11 @@ impl Pushing {
     fn push(&mut self, by: u8, sequence: u64, pushed: &str, first: u8) -> String {
         let mut context = PushContext { now: Timestamp(1000), random: &mut self.random, limits: &self.limits };
         let groups = groups(pushed, first);
-        let plan = plan_push(&mut self.view, &mut self.planned, device(by), sequence, &groups, &mut context);
+        let plan = {
+            let submission =
+                Submission { device: device(by), sequence: Some(sequence), groups: &groups, reviews: &self.reviews };
+            plan_push(&mut self.view, &mut self.planned, &submission, &mut context)
+        };
         self.check_totals();
         let (answer, word) = match plan {
             PushPlan::Accept(answer) => (answer, ""),
@@ -81,6 +92,9 @@ fn show_outcome(outcome: &Outcome) -> String {
             }
             text
         }
+        Outcome::Rewritten { keys, .. } => {
+            keys.iter().fold("rewritten".to_owned(), |text, key| format!("{text} {key}"))
+        }
         Outcome::Conflict { keys } => keys.iter().fold("conflict".to_owned(), |text, key| format!("{text} {key}")),
         Outcome::Refused(refusal) => format!("refused: {refusal}"),
     }
@@ -101,6 +115,35 @@ fn check_limit(change: impl Fn(&mut Limits), stored: &[&str], pushed: &str, outc
     let mut pushing = Pushing::on(stored);
     change(&mut pushing.limits);
     assert_eq!(pushing.push(1, 1, pushed, 1), outcomes);
+}
+
+#[test]
+fn a_group_that_is_refused_by_review_is_not_written_and_one_that_is_rewritten_writes_what_the_review_says() {
+    let mut pushing = Pushing::on(&["a@3=1"]);
+    let refusal = Review::Refuse { code: "Profanity".to_owned(), message: "mind your language".to_owned() };
+    let other = groups("set a@3=7; set z=8", 1).remove(0).patches;
+    pushing.reviews = vec![refusal, Review::Rewrite(other), Review::Accept];
+    let outcomes = pushing.push(1, 1, "set b=1 | set a@3=2; set c=3 | set d=4", 1);
+    assert_eq!(outcomes, "refused: mind your language | rewritten a z | applied");
+    assert_eq!(pushing.written(), "a@6=7 c@6=3 d@6=4", "and a group keeps to what it touches");
+    pushing.reviews.clear();
+    let again = pushing.push(1, 1, "set b=1 | set a@3=2; set c=3 | set d=4", 1);
+    assert_eq!(again, "again: refused: mind your language | rewritten a z | applied", "the answer stays the same");
+}
+
+#[test]
+fn what_is_not_numbered_is_not_remembered_as_a_push_but_its_changes_are() {
+    let mut pushing = Pushing::on(&["a@3=1"]);
+    let submit = |pushing: &mut Pushing| {
+        let mut context = PushContext { now: Timestamp(1000), random: &mut pushing.random, limits: &pushing.limits };
+        let groups = groups("merge a={\"add\":5}", 1);
+        let submission = Submission { device: device(1), sequence: None, groups: &groups, reviews: &[] };
+        plan_push(&mut pushing.view, &mut pushing.planned, &submission, &mut context);
+    };
+    submit(&mut pushing);
+    submit(&mut pushing);
+    assert_eq!(pushing.written(), "a@6=6");
+    assert!(pushing.planned.pushes.is_empty() && !pushing.planned.is_empty());
 }
 
 #[test]

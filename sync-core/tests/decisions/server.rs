@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use sync_core::merge::push::{Head, Outcome, Planned, PushContext, PushPlan, View, plan_push};
-use sync_core::model::{DeviceId, Limits, NextPage, Record, RecordKey, SyncCount, Timestamp};
+use sync_core::merge::push::{Head, Outcome, Planned, PushContext, PushPlan, Submission, View, plan_push};
+use sync_core::model::{Limits, NextPage, Record, RecordKey, SyncCount, Timestamp};
 use sync_core::protocol::{
     DatasetRequest, DatasetResponse, GroupAnswer, GroupStatus, Overwritten, Page, Push, PushAnswer, Reset,
 };
@@ -56,8 +56,8 @@ impl TinyServer {
         let Self { view, random, limits, now } = self;
         let mut context = PushContext { now: *now, random, limits };
         let Push { device, sequence, groups } = push;
-        let device: DeviceId = *device;
-        match plan_push(view, &mut Planned::default(), device, *sequence, groups, &mut context) {
+        let submission = Submission { device: *device, sequence: Some(*sequence), groups, reviews: &[] };
+        match plan_push(view, &mut Planned::default(), &submission, &mut context) {
             PushPlan::Copied => PushAnswer { sequence: *sequence, copied: true, ack: None, groups: Vec::new() },
             PushPlan::Accept(answer) | PushPlan::Repeat(answer) => PushAnswer {
                 sequence: *sequence,
@@ -104,12 +104,14 @@ impl TinyServer {
 }
 
 fn group_answer(outcome: Outcome) -> GroupAnswer {
-    let says = |status| GroupAnswer { status, code: None, message: None, overwritten: Vec::new() };
+    let says =
+        |status| GroupAnswer { status, code: None, message: None, overwritten: Vec::new(), rewritten: Vec::new() };
     match outcome {
         Outcome::Applied { merged, overwritten } => GroupAnswer {
             overwritten: overwritten.into_iter().map(|(key, path, value)| Overwritten { key, path, value }).collect(),
             ..says(if merged { GroupStatus::Merged } else { GroupStatus::Applied })
         },
+        Outcome::Rewritten { keys, .. } => GroupAnswer { rewritten: keys, ..says(GroupStatus::Rewritten) },
         Outcome::Conflict { .. } => says(GroupStatus::Conflict),
         Outcome::Refused(refusal) => GroupAnswer {
             code: Some("LimitExceeded".into()),

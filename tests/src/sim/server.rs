@@ -19,7 +19,9 @@ use syncline_server::clock::{Clock, RandomSource, Sleep};
 use syncline_server::error::ServiceError;
 use syncline_server::service::{Service, ServiceParts, ServiceSettings};
 use syncline_server::store::memory::{MemorySnapshot, MemoryStore};
-use syncline_server::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsRead, Store, StoreError, Touched};
+use syncline_server::store::{
+    CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, Touched,
+};
 
 use crate::sim::app::key;
 use crate::sim::random::Dice;
@@ -56,6 +58,11 @@ impl Store for TurnStore {
     async fn records_after(&self, dataset: &DatasetAddress, range: &RecordsAfter) -> Result<RecordsRead, StoreError> {
         Turn(false).await;
         self.inner.records_after(dataset, range).await
+    }
+
+    async fn records_from(&self, dataset: &DatasetAddress, range: &RecordsFrom) -> Result<RecordsRead, StoreError> {
+        Turn(false).await;
+        self.inner.records_from(dataset, range).await
     }
 
     async fn commit(&self, dataset: &DatasetAddress, commit: Commit) -> Result<CommitOutcome, StoreError> {
@@ -157,6 +164,7 @@ impl Server {
             clock: Arc::new(SimClock(Arc::clone(&clock))),
             random: Arc::new(SimRandom(Mutex::new(Dice::new(seed ^ 0x7365_7276_6572)))),
             sleep: Arc::new(SimSleep),
+            hook: None,
         };
         let limits = Limits { value_bytes_max: VALUE_BYTES_MAX, ..Limits::default() };
         let settings = ServiceSettings { limits, tombstone_age_ms: 60_000, ..ServiceSettings::default() };
@@ -255,7 +263,7 @@ impl Server {
 
     /// Writes by somebody who is not one of the devices: more commits than the server keeps tags of.
     pub(super) fn write_many(&self, dice: &mut Dice) {
-        for sequence in 1..=limits::TAGS_REMEMBERED_MAX as u64 + 6 {
+        for sequence in 1..=limits::TAGS_REMEMBERED_MAX as u64 + 40 {
             let value = Value::Int(i64::try_from(sequence).unwrap_or_default());
             let op = PatchOp::Replace(value, Compare::Nothing);
             let patch = RecordPatch { key: key(OTHERS), op, base: SyncCount::ZERO, device_time: self.now() };

@@ -468,7 +468,7 @@ impl World {
             }
             let answers = commit.pushes.iter().flat_map(|(_, push)| &push.answer.outcomes);
             let overwritten = answers.filter_map(|outcome| match outcome {
-                Outcome::Applied { overwritten, .. } => Some(overwritten),
+                Outcome::Applied { overwritten, .. } | Outcome::Rewritten { overwritten, .. } => Some(overwritten),
                 Outcome::Conflict { .. } | Outcome::Refused(_) => None,
             });
             let overwritten: Vec<_> = overwritten.flatten().collect();

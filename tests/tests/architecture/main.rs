@@ -68,7 +68,7 @@ const SERVER_RULES: &[Rule] = &[
     rule("deps", &["auth", "clock", "config", "error", "service", "store"], &["model"], &[]),
     rule(
         "http",
-        &["service", "auth", "config", "deps", "error"],
+        &["service", "store::DatasetAddress", "auth", "config", "deps", "error"],
         &["model", "protocol"],
         &["axum", "hyper", "tower", "std::io", "std::net"],
     ),

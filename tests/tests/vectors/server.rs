@@ -36,6 +36,7 @@ impl RealServer {
             clock: Arc::new(StoppedClock(Arc::clone(&clock))),
             random: Arc::new(Counting(Mutex::new(CountingRandom::new(PREFIX)))),
             sleep: Arc::new(NoSleep),
+            hook: None,
         };
         let service = Service::new(parts.clone(), ServiceSettings::default());
         let backup = store.snapshot();

@@ -15,7 +15,11 @@ async fn refused(world: &World, datasets: Vec<DatasetRequest>) -> String {
 async fn a_request_that_cannot_be_served_as_a_whole_says_why() {
     let limits = Limits { request_patches_max: 3, ..Limits::default() };
     let world = World::with(ScriptedStore::default(), ServiceSettings { limits, ..ServiceSettings::default() });
-    let twice = refused(&world, vec![notes(), DatasetRequest { owner: Some(ada().identity), ..notes() }]).await;
+    let twice = refused(
+        &world,
+        vec![notes(), DatasetRequest { owner: Some(ada().default_owner().unwrap().clone()), ..notes() }],
+    )
+    .await;
     assert_eq!(twice, "InvalidParameter: the request names dataset `notes` twice");
     let asked = |dataset, changes| DatasetRequest { name: name(dataset), push: Some(push(1, 1, changes)), ..notes() };
     let patches = refused(&world, vec![asked("d1", "a=1 b=1"), asked("d2", "a=1,b=1")]).await;
@@ -54,7 +58,10 @@ async fn limits_are_told_until_they_are_known_and_names_when_asked_for() {
     asked.list = true;
     let response = world.service.sync(&ada(), asked.clone()).await.unwrap();
     assert_eq!(response.limits, Some(Limits::default()));
-    assert_eq!((response.names, response.identity), (Some(vec![name("notes")]), Some(ada().identity)));
+    assert_eq!(
+        (response.names, response.identity),
+        (Some(vec![name("notes")]), Some(ada().default_owner().unwrap().clone()))
+    );
     asked.limits_version = response.limits_version;
     asked.list = false;
     let response = world.service.sync(&ada(), asked).await.unwrap();

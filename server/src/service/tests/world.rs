@@ -18,7 +18,7 @@ use crate::clock::{Clock, RandomSource, Sleep};
 use crate::error::ServiceError;
 use crate::service::{Service, ServiceParts, ServiceSettings};
 use crate::store::memory::MemoryStore;
-use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsRead, Store, StoreError, Touched};
+use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, Touched};
 
 /// A memory store that does not always do as it is told.
 #[derive(Default)]
@@ -50,6 +50,11 @@ impl Store for ScriptedStore {
     async fn records_after(&self, dataset: &DatasetAddress, range: &RecordsAfter) -> Result<RecordsRead, StoreError> {
         self.check()?;
         self.inner.records_after(dataset, range).await
+    }
+
+    async fn records_from(&self, dataset: &DatasetAddress, range: &RecordsFrom) -> Result<RecordsRead, StoreError> {
+        self.check()?;
+        self.inner.records_from(dataset, range).await
     }
 
     async fn commit(&self, dataset: &DatasetAddress, commit: Commit) -> Result<CommitOutcome, StoreError> {
@@ -138,6 +143,7 @@ impl World {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             random: Arc::new(TestRandom::default()),
             sleep: Arc::new(TestSleep),
+            hook: None,
         };
         Self { store, service: Arc::new(Service::new(parts, settings)), clock }
     }
@@ -189,7 +195,7 @@ pub(super) fn name(name: &str) -> DatasetName {
 
 /// The dataset of most tests.
 pub(super) fn address() -> DatasetAddress {
-    DatasetAddress { owner: ada().identity, name: name("notes") }
+    DatasetAddress { owner: ada().default_owner().unwrap().clone(), name: name("notes") }
 }
 
 /// A request for the whole dataset.

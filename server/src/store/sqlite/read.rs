@@ -5,10 +5,10 @@ use std::ops::Deref;
 
 use rusqlite::{Connection, Error, OptionalExtension as _, params};
 use sync_core::merge::push::{Head, RememberedPush, View};
-use sync_core::model::{ChangeId, DatasetName, DeviceId, Owner, Record, SyncCount, Timestamp, Value};
+use sync_core::model::{ChangeId, DatasetName, DeviceId, Owner, Record, RecordKey, SyncCount, Timestamp};
 
 use crate::store::sqlite::rows;
-use crate::store::{DatasetAddress, RecordsAfter, RecordsRead, Touched};
+use crate::store::{DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Touched};
 
 /// Statements within it read at one moment.
 struct Moment<'a>(&'a Connection);
@@ -86,17 +86,29 @@ pub(super) fn records_after(
     let rows_max = range.records_max.saturating_add(1) as u64;
     let values =
         params![id, rows::column(behind.0), behind.1, rows::column(range.skip_tombstones_to.0), rows::column(rows_max)];
-    let mut bytes = 0;
-    for record in select.query_map(values, rows::record)? {
-        let record: Record = record?;
-        bytes += record.key.as_str().len() + record.value().map_or(0, Value::encoded_len);
-        let full = read.records.len() >= range.records_max || bytes > range.bytes_max;
-        if full && !read.records.is_empty() {
-            read.has_more = true;
-            break;
-        }
-        read.records.push(record);
-    }
+    read.take(select.query_map(values, rows::record)?, range.records_max, range.bytes_max)?;
+    Ok(read)
+}
+
+pub(super) fn records_from(
+    connection: &Connection,
+    dataset: &DatasetAddress,
+    range: &RecordsFrom,
+) -> Result<RecordsRead, Error> {
+    let moment = Moment::begin(connection)?;
+    let Some((id, head)) = head(&moment, dataset)? else { return Ok(RecordsRead::default()) };
+    let mut read = RecordsRead { head, ..RecordsRead::default() };
+    let after = range.after.as_ref().map_or("", RecordKey::as_str);
+    let sql = format!(
+        "SELECT {} FROM record WHERE dataset = ?1 AND key >= ?2 AND key > ?3 AND removal IS NULL ORDER BY key",
+        rows::RECORD
+    );
+    let mut select = moment.prepare_cached(&sql)?;
+    let begins = |record: &Result<Record, Error>| {
+        record.as_ref().map_or(true, |record| record.key.as_str().starts_with(&range.prefix))
+    };
+    let rows = select.query_map(params![id, range.prefix, after], rows::record)?.take_while(begins);
+    read.take(rows, range.records_max, range.bytes_max)?;
     Ok(read)
 }
 

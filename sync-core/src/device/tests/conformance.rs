@@ -182,6 +182,7 @@ fn a_record() -> impl Strategy<Value = Record> {
 fn group_header() -> impl Strategy<Value = GroupHeader> {
     let verdict = prop_oneof![
         vec((a_key(), vec("[ab]", 0..2), value()), 0..2).prop_map(Verdict::Accepted),
+        vec(a_key(), 0..2).prop_map(|keys| Verdict::Rewritten { keys, overwritten: Vec::new() }),
         Just(Verdict::Conflict),
         Just(Verdict::Refused { code: "c".into(), message: String::new() }),
     ];
@@ -227,6 +228,7 @@ fn cause() -> impl Strategy<Value = Cause> {
         Just(Cause::Overwritten),
         Just(Cause::RolledBack),
         Just(Cause::Digest),
+        Just(Cause::Rewritten),
     ]
 }
 

@@ -1,0 +1,98 @@
+//! Who calls, and which dataset is meant.
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::header;
+use axum::http::request::Parts;
+use sync_core::model::{DatasetName, InvalidName, Owner, RecordKey, Timestamp};
+
+use crate::auth::policy::Caller;
+use crate::error::ServiceError;
+use crate::http::App;
+use crate::http::error::HttpError;
+use crate::store::DatasetAddress;
+
+/// The verified caller of a request.
+pub(super) struct SignedIn {
+    pub(super) caller: Caller,
+    pub(super) expires_at: Option<Timestamp>,
+}
+
+impl FromRequestParts<App> for SignedIn {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
+        let authorization = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let caller = app.deps.verifier.verify(authorization, app.deps.clock.now()).await?;
+        Ok(Self { caller, expires_at: None })
+    }
+}
+
+/// A caller, and the owner that the path names; the caller itself if the path names none.
+pub(super) struct ForOwner {
+    pub(super) caller: Caller,
+    pub(super) owner: Owner,
+    /// When the caller's token expires, if it does.
+    pub(super) expires_at: Option<Timestamp>,
+}
+
+/// A caller, and the dataset that the path names.
+pub(super) struct ForDataset {
+    pub(super) caller: Caller,
+    pub(super) dataset: DatasetAddress,
+}
+
+/// A caller, and the record that the path names.
+pub(super) struct ForRecord {
+    pub(super) caller: Caller,
+    pub(super) dataset: DatasetAddress,
+    pub(super) key: RecordKey,
+}
+
+impl FromRequestParts<App> for ForOwner {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
+        let SignedIn { caller, expires_at } = SignedIn::from_request_parts(parts, app).await?;
+        let owner = match path_part(parts, app, "owner").await? {
+            Some(owner) => Owner::parse(owner).map_err(invalid)?,
+            None => caller.default_owner().cloned().ok_or_else(owner_missing)?,
+        };
+        Ok(Self { caller, owner, expires_at })
+    }
+}
+
+impl FromRequestParts<App> for ForDataset {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
+        let ForOwner { caller, owner, expires_at: _ } = ForOwner::from_request_parts(parts, app).await?;
+        let name = DatasetName::parse(path_part(parts, app, "dataset").await?.unwrap_or_default()).map_err(invalid)?;
+        Ok(Self { caller, dataset: DatasetAddress { owner, name } })
+    }
+}
+
+impl FromRequestParts<App> for ForRecord {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
+        let ForDataset { caller, dataset } = ForDataset::from_request_parts(parts, app).await?;
+        let key = RecordKey::parse(path_part(parts, app, "key").await?.unwrap_or_default()).map_err(invalid)?;
+        Ok(Self { caller, dataset, key })
+    }
+}
+
+/// A parameter of the path, with its percent signs resolved.
+async fn path_part(parts: &mut Parts, app: &App, name: &str) -> Result<Option<String>, HttpError> {
+    let all = RawPathParams::from_request_parts(parts, app).await;
+    let all = all.map_err(|_| HttpError::InvalidRequest("the path is not UTF-8 in percent encoding".to_owned()))?;
+    Ok(all.iter().find(|(part, _)| *part == name).map(|(_, value)| value.to_owned()))
+}
+
+fn invalid(error: InvalidName) -> HttpError {
+    HttpError::InvalidRequest(error.to_string())
+}
+
+fn owner_missing() -> HttpError {
+    let text = "a service has no datasets of its own: name an owner, /v1/owners/{owner}/…";
+    HttpError::Service(ServiceError::InvalidParameter(text.to_owned()))
+}

@@ -1,0 +1,127 @@
+//! Datasets as a whole: listed, described, deleted.
+
+use axum::Json;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use serde::{Deserialize, Serialize};
+use sync_core::model::DatasetName;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::http::caller::{ForDataset, ForOwner};
+use crate::http::error::HttpError;
+use crate::http::openapi::ErrorBody;
+use crate::http::records::{DatasetParam, Failures};
+use crate::http::{App, NO_STORE, rfc3339};
+use crate::service::datasets::Described;
+use crate::service::records::Version;
+
+/// Datasets in one answer.
+const LIMIT: usize = 100;
+
+pub(super) fn router() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(describe, delete))
+}
+
+/// A dataset as a whole.
+#[derive(Serialize, ToSchema)]
+struct DatasetBody {
+    /// Its name.
+    #[schema(example = "groceries")]
+    name: String,
+    /// Its version, as in the header `ETag`.
+    etag: String,
+    /// How many commits it has had.
+    sync_count: u64,
+    /// Live records.
+    records: u64,
+    /// Keys and values of the live records, in bytes.
+    bytes: u64,
+    /// When it last changed, by the server's clock.
+    #[schema(example = "2026-11-25T10:00:00.000Z")]
+    modified_at: String,
+}
+
+/// Datasets, and where the listing goes on.
+#[derive(Serialize, ToSchema)]
+struct DatasetsBody {
+    /// Datasets in the order of their names.
+    datasets: Vec<DatasetBody>,
+    /// `after` of the next request; missing on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// Which datasets are listed.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct ListQuery {
+    /// Only names behind it: `next` of an earlier answer.
+    #[param(min_length = 1, max_length = 128, pattern = "^[a-zA-Z0-9_.:-]+$")]
+    after: Option<String>,
+}
+
+/// List datasets
+#[utoipa::path(get, path = "/datasets", tag = "datasets", params(ListQuery),
+    responses((status = 200, body = DatasetsBody, description = "Datasets."), Failures))]
+async fn list(
+    State(app): State<App>,
+    ForOwner { caller, owner, .. }: ForOwner,
+    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, HttpError> {
+    let Query(ListQuery { after }) = query.map_err(|error| HttpError::InvalidRequest(error.body_text()))?;
+    let after = after.map(DatasetName::parse).transpose();
+    let after = after.map_err(|error| HttpError::InvalidRequest(error.to_string()))?;
+    let datasets = app.deps.service.describe_all(&caller, &owner, after.as_ref(), LIMIT).await?;
+    let next = datasets.get(LIMIT - 1).map(|last| last.name.as_str().to_owned());
+    Ok((NO_STORE, Json(DatasetsBody { datasets: datasets.into_iter().map(body).collect(), next })).into_response())
+}
+
+/// Describe a dataset
+#[utoipa::path(get, path = "/datasets/{dataset}", tag = "datasets", params(DatasetParam),
+    responses((status = 200, body = DatasetBody, description = "The dataset.", headers(("ETag" = String, description = "Its version."))), Failures,
+        (status = 404, body = ErrorBody, description = "There is no such dataset.")))]
+async fn describe(State(app): State<App>, ForDataset { caller, dataset }: ForDataset) -> Result<Response, HttpError> {
+    let body = body(app.deps.service.describe(&caller, &dataset).await?);
+    Ok((NO_STORE, [(header::ETAG, body.etag.clone())], Json(body)).into_response())
+}
+
+/// Delete a dataset
+///
+/// Devices learn of it with their next sync; what they had not pushed yet is parked there.
+#[utoipa::path(delete, path = "/datasets/{dataset}", tag = "datasets",
+    params(DatasetParam, ("If-Match" = Option<String>, Header, description = "Only if the dataset is of this version.")),
+    responses((status = 204, description = "The dataset is deleted."), Failures,
+        (status = 404, body = ErrorBody, description = "There is no such dataset."),
+        (status = 412, body = ErrorBody, description = "The dataset is not of the version in `If-Match`.")))]
+async fn delete(
+    State(app): State<App>,
+    ForDataset { caller, dataset }: ForDataset,
+    headers: HeaderMap,
+) -> Result<Response, HttpError> {
+    let wanted = headers.get(header::IF_MATCH).map(|value| {
+        let tag = value.to_str().unwrap_or_default().trim().trim_matches('"');
+        if tag == "*" { Ok(None) } else { Version::parse(tag).map(Some).ok_or_else(not_a_version) }
+    });
+    app.deps.service.delete_dataset(&caller, &dataset, wanted.transpose()?.flatten()).await?;
+    Ok((StatusCode::NO_CONTENT, NO_STORE).into_response())
+}
+
+fn body(described: Described) -> DatasetBody {
+    let Described { name, version, records, bytes, modified_at } = described;
+    DatasetBody {
+        name: name.as_str().to_owned(),
+        etag: format!("\"{version}\""),
+        sync_count: version.count.0,
+        records,
+        bytes,
+        modified_at: rfc3339(modified_at),
+    }
+}
+
+fn not_a_version() -> HttpError {
+    HttpError::InvalidRequest("`If-Match` is a version, as in `ETag`".to_owned())
+}

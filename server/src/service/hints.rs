@@ -1,0 +1,305 @@
+//! Live hints: who listens for an owner is told which datasets have moved on. A hint may be lost and does no harm then:
+//! a pull brings everything. So for each dataset only the latest one is kept, and a slow reader never has a backlog.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sync_core::model::{DatasetName, EpochId, Owner, Position, SyncCount};
+use tokio::sync::watch;
+
+use crate::clock::RandomSource;
+use crate::store::DatasetAddress;
+
+/// A dataset has moved on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hint {
+    /// Which dataset of the owner.
+    pub dataset: DatasetName,
+    /// The epoch that it is in.
+    pub epoch: EpochId,
+    /// The count that it has reached.
+    pub sync_count: SyncCount,
+}
+
+/// Names a moment in the stream of hints, so that it can be resumed after it. It holds for one run of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HintId {
+    run: u64,
+    number: u64,
+}
+
+/// What a subscriber hears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// These datasets have moved on.
+    Hints(Vec<Hint>),
+    /// It is not known what has, or too much to say: everything is to be pulled.
+    Behind,
+}
+
+/// The hints of one run of the server. Clones are the same.
+#[derive(Clone)]
+pub struct Hints {
+    run: u64,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The number of the latest hint.
+    number: u64,
+    owners: HashMap<Owner, Said>,
+    /// Owners whose last listener has left, the longest ago first. One that came again may be in it still.
+    left: VecDeque<Owner>,
+    is_closed: bool,
+}
+
+/// What was said lately about the datasets of one owner.
+struct Said {
+    /// All that was said after it is in `latest`.
+    since: u64,
+    /// The latest hint of each dataset, and its number.
+    latest: BTreeMap<DatasetName, (u64, Hint)>,
+    listeners: usize,
+    wake: watch::Sender<()>,
+}
+
+/// Somebody who listens for one owner.
+pub struct Subscription {
+    hints: Hints,
+    owner: Owner,
+    wake: watch::Receiver<()>,
+    seen: u64,
+    is_behind: bool,
+}
+
+/// Hints that are said at once; more are not worth more than pulling everything.
+const HINTS_MAX: usize = 100;
+/// Owners of whom it is remembered what was said, although nobody listens, so that a stream can be resumed.
+const OWNERS_LEFT_MAX: usize = 10_000;
+
+impl Hints {
+    /// The hints of a run that begins.
+    pub fn new(random: &dyn RandomSource) -> Self {
+        let mut run = [0; 8];
+        random.fill(&mut run);
+        Self { run: u64::from_be_bytes(run), state: Arc::default() }
+    }
+
+    /// Says that a dataset has moved on.
+    pub(crate) fn publish(&self, dataset: &DatasetAddress, position: Option<Position>) {
+        let Some(Position { epoch, count: sync_count, tag: _ }) = position else { return };
+        let mut state = self.lock();
+        state.number += 1;
+        let number = state.number;
+        if let Some(said) = state.owners.get_mut(&dataset.owner) {
+            let hint = Hint { dataset: dataset.name.clone(), epoch, sync_count };
+            said.latest.insert(dataset.name.clone(), (number, hint));
+            said.wake.send_replace(());
+        }
+    }
+
+    /// Listens for an owner from now on, or from where an earlier stream broke off.
+    pub fn subscribe(&self, owner: &Owner, after: Option<HintId>) -> Subscription {
+        let mut state = self.lock();
+        let number = state.number;
+        let said = state.owners.entry(owner.clone()).or_insert_with(|| Said {
+            since: number,
+            latest: BTreeMap::new(),
+            listeners: 0,
+            wake: watch::Sender::new(()),
+        });
+        said.listeners += 1;
+        let resumes = |id: &HintId| id.run == self.run && (said.since..=number).contains(&id.number);
+        let seen = after.filter(resumes).map(|id| id.number);
+        Subscription {
+            hints: self.clone(),
+            owner: owner.clone(),
+            wake: said.wake.subscribe(),
+            seen: seen.unwrap_or(number),
+            is_behind: after.is_some() && seen.is_none(),
+        }
+    }
+
+    /// Ends all subscriptions, because the server stops.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.is_closed = true;
+        for said in state.owners.values() {
+            said.wake.send_replace(());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Subscription {
+    /// For whom it listens.
+    pub const fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// Names what has been heard so far.
+    pub const fn id(&self) -> HintId {
+        HintId { run: self.hints.run, number: self.seen }
+    }
+
+    /// Waits for something new. Nothing: the server stops.
+    pub async fn next(&mut self) -> Option<Heard> {
+        loop {
+            if let Some(heard) = self.take()? {
+                return Some(heard);
+            }
+            self.wake.changed().await.ok()?;
+        }
+    }
+
+    /// What is new: inside, if there is anything; outside, unless the server stops.
+    #[expect(clippy::option_option, reason = "the outer one ends the stream, as in `next`")]
+    fn take(&mut self) -> Option<Option<Heard>> {
+        let state = self.hints.lock();
+        if state.is_closed {
+            return None;
+        }
+        let said = state.owners.get(&self.owner)?;
+        let new = || said.latest.values().filter(|(number, _)| *number > self.seen);
+        let heard = if std::mem::take(&mut self.is_behind) || new().count() > HINTS_MAX {
+            Some(Heard::Behind)
+        } else {
+            let hints: Vec<_> = new().map(|(_, hint)| hint.clone()).collect();
+            (!hints.is_empty()).then_some(Heard::Hints(hints))
+        };
+        self.seen = state.number;
+        Some(heard)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut state = self.hints.lock();
+        let Some(said) = state.owners.get_mut(&self.owner) else { return };
+        said.listeners -= 1;
+        if said.listeners > 0 {
+            return;
+        }
+        state.left.push_back(self.owner.clone());
+        if state.left.len() > OWNERS_LEFT_MAX
+            && let Some(owner) = state.left.pop_front()
+            && state.owners.get(&owner).is_some_and(|said| said.listeners == 0)
+        {
+            state.owners.remove(&owner);
+        }
+    }
+}
+
+impl fmt::Display for HintId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:016x}-{}", self.run, self.number)
+    }
+}
+
+impl HintId {
+    /// A moment of no run that is known.
+    pub const UNKNOWN: Self = Self { run: 0, number: u64::MAX };
+
+    /// Reads what was written. Nothing: it is not one of ours, and so of no run that is known.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (run, number) = text.split_once('-')?;
+        Some(Self { run: u64::from_str_radix(run, 16).ok()?, number: number.parse().ok()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use sync_core::model::CommitTag;
+
+    use super::*;
+    use crate::clock::SystemRandom;
+
+    fn address(owner: &str, name: &str) -> DatasetAddress {
+        DatasetAddress { owner: Owner::parse(owner).unwrap(), name: DatasetName::parse(name).unwrap() }
+    }
+
+    fn publish(hints: &Hints, owner: &str, name: &str, count: u64) {
+        let (epoch, tag) = (EpochId::from_bytes([1; 16]), CommitTag::from_bytes([1; 8]));
+        hints.publish(&address(owner, name), Some(Position { epoch, count: SyncCount(count), tag }));
+    }
+
+    /// What is heard now: names and counts, `behind`, `end`, or nothing.
+    fn hear(subscription: &mut Subscription) -> String {
+        match subscription.next().now_or_never() {
+            None => String::new(),
+            Some(None) => "end".to_owned(),
+            Some(Some(Heard::Behind)) => "behind".to_owned(),
+            Some(Some(Heard::Hints(hints))) => {
+                let told: Vec<_> = hints.iter().map(|hint| format!("{}@{}", hint.dataset, hint.sync_count)).collect();
+                told.join(" ")
+            }
+        }
+    }
+
+    #[test]
+    fn a_listener_hears_of_its_owner_alone_and_of_each_dataset_the_latest() {
+        let hints = Hints::new(&SystemRandom);
+        let mut ada = hints.subscribe(&Owner::parse("x:ada").unwrap(), None);
+        assert_eq!(hear(&mut ada), "");
+        publish(&hints, "x:bob", "notes", 1);
+        assert_eq!(hear(&mut ada), "");
+        for count in 1..=3 {
+            publish(&hints, "x:ada", "notes", count);
+        }
+        publish(&hints, "x:ada", "todos", 1);
+        assert_eq!(hear(&mut ada), "notes@3 todos@1");
+        assert_eq!(hear(&mut ada), "");
+        hints.close();
+        assert_eq!(hear(&mut ada), "end");
+    }
+
+    #[test]
+    fn a_stream_is_resumed_where_it_broke_off_if_that_is_still_known() {
+        let hints = Hints::new(&SystemRandom);
+        let owner = Owner::parse("x:ada").unwrap();
+        let mut first = hints.subscribe(&owner, None);
+        publish(&hints, "x:ada", "notes", 1);
+        assert_eq!(hear(&mut first), "notes@1");
+        let id = HintId::parse(&first.id().to_string()).unwrap();
+        drop(first);
+        publish(&hints, "x:ada", "todos", 5);
+        assert_eq!(hear(&mut hints.subscribe(&owner, Some(id))), "todos@5");
+        // Of another run, from the future, or from before anybody listened.
+        publish(&hints, "x:eve", "notes", 1);
+        let eve = Owner::parse("x:eve").unwrap();
+        let strange = [HintId { run: id.run ^ 1, ..id }, HintId { number: 99, ..id }];
+        for (owner, id) in strange.into_iter().map(|id| (&owner, id)).chain([(&eve, id)]) {
+            assert_eq!(hear(&mut hints.subscribe(owner, Some(id))), "behind", "{owner} {id}");
+        }
+        for text in ["", "-", "x-1", "1-x", "1"] {
+            assert_eq!(HintId::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_reader_that_is_far_behind_is_told_so() {
+        let hints = Hints::new(&SystemRandom);
+        let mut slow = hints.subscribe(&Owner::parse("x:ada").unwrap(), None);
+        for at in 0..=HINTS_MAX {
+            publish(&hints, "x:ada", &format!("d{at}"), 1);
+        }
+        assert_eq!(hear(&mut slow), "behind");
+        publish(&hints, "x:ada", "d0", 2);
+        assert_eq!(hear(&mut slow), "d0@2");
+    }
+
+    #[test]
+    fn what_nobody_listens_to_is_forgotten_after_a_while() {
+        let hints = Hints::new(&SystemRandom);
+        for at in 0..OWNERS_LEFT_MAX + 10 {
+            drop(hints.subscribe(&Owner::parse(format!("x:{at}")).unwrap(), None));
+        }
+        assert_eq!(hints.lock().owners.len(), OWNERS_LEFT_MAX);
+    }
+}

@@ -63,8 +63,8 @@ fn device(args: DeviceArgs, output: &Output) -> Result<Exit, CliError> {
             let declaration = upkeep::Declaration { policy, prefix, field, on_delete };
             upkeep::policy(&mut device, output, &dataset, declaration)
         }
-        Command::Sync { datasets, give_up_after } => {
-            sync::sync(&mut device, output, sync::Way { server, token, give_up_after }, &datasets)
+        Command::Sync { datasets, give_up_after, watch } => {
+            sync::sync(&mut device, output, sync::Way { server, token, give_up_after, watch }, &datasets)
         }
         Command::Status => upkeep::status(&mut device, output),
         Command::Conflicts { dataset, clear: false } => upkeep::conflicts(&mut device, output, &dataset),

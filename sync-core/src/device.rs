@@ -43,6 +43,8 @@ pub struct Address {
 #[derive(Debug)]
 pub struct DeviceDb {
     connection: Connection,
+    /// Changes with every write of another connection.
+    seen_version: i64,
 }
 
 impl DeviceDb {
@@ -73,7 +75,17 @@ impl DeviceDb {
 
     fn with_connection(mut connection: Connection, random: &mut dyn Random) -> Result<Self, DeviceError> {
         schema::prepare(&mut connection, random)?;
-        Ok(Self { connection })
+        let seen_version = data_version(&connection)?;
+        Ok(Self { connection, seen_version })
+    }
+
+    /// Whether others have written to the file since this was last asked. Cheap: it reads no data.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn is_changed_by_others(&mut self) -> Result<bool, DeviceError> {
+        let version = data_version(&self.connection)?;
+        Ok(std::mem::replace(&mut self.seen_version, version) != version)
     }
 
     /// Reads at one moment.
@@ -100,6 +112,10 @@ impl DeviceDb {
         self.connection.pragma_update(None, "synchronous", "FULL")?;
         result
     }
+}
+
+fn data_version(connection: &Connection) -> Result<i64, DeviceError> {
+    Ok(connection.pragma_query_value(None, "data_version", |row| row.get(0))?)
 }
 
 fn device_id(connection: &Connection) -> Result<DeviceId, DeviceError> {

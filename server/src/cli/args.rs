@@ -95,6 +95,9 @@ pub(super) enum Command {
         /// How long to try while the server does not answer, such as 500ms, 30s or 5m
         #[arg(long, value_name = "TIME", default_value = "30s")]
         give_up_after: Duration,
+        /// Go on until stopped: sync whenever the server says that something has changed, or this file has
+        #[arg(long)]
+        watch: bool,
     },
     /// Say who is signed in and what waits for the next sync
     Status,

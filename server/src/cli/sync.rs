@@ -1,5 +1,7 @@
 //! The driver of the core's sync session: it executes outputs and feeds inputs, over HTTP.
 
+mod watch;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -25,39 +27,67 @@ pub(super) struct Way {
     pub(super) server: Option<String>,
     pub(super) token: TokenSource,
     pub(super) give_up_after: config::Duration,
+    /// Whether to go on until stopped.
+    pub(super) watch: bool,
 }
 
 pub(super) fn sync(device: &mut Device, output: &Output, way: Way, datasets: &[String]) -> Result<Exit, CliError> {
-    let Way { server, token, give_up_after } = way;
+    let Way { server, token, give_up_after, watch } = way;
     let give_up_after = give_up_after.get();
     let names = datasets.iter().map(DatasetName::parse).collect::<Result<Vec<_>, _>>()?;
     let login = device.login.clone().ok_or_else(|| {
         CliError::NotSignedIn("sign in to sync: pass --token or --token-file; all changes are kept".into())
     })?;
     let server = Server::new(server.as_deref(), token, login, give_up_after)?;
-    let before = statuses(device)?;
-    let config = SessionConfig {
-        device: device.db.device_id()?,
-        datasets: names.clone(),
-        known: before.keys().cloned().collect(),
-        limits: device.db.limits()?.0,
-        limits_version: device.db.limits()?.1,
-        give_up_after_ms: u64::try_from(give_up_after.as_millis()).unwrap_or(u64::MAX),
-    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let progress = output.progress(None, "connecting");
-    let mut summary = Summary::default();
-    let end = runtime.block_on(drive(device, &server, Session::new(config, now()), &progress, &mut summary));
-    progress.finish_and_clear();
-    let (end, errors) = end?;
-    summary.add_statuses(&before, &statuses(device)?, &names);
+    if watch {
+        return runtime.block_on(watch::watch(device, output, &server, names));
+    }
+    let Synced { end, errors, summary } = runtime.block_on(sync_once(device, output, &server, &names))?;
     refuse_unless_complete(end, &server, &summary)?;
     if let Some((dataset, error)) = errors.first_key_value() {
-        let ErrorBody { code, message } = error;
-        return Err(CliError::Failed(format!("`{dataset}` was not synced: {message} ({code}); its changes are kept")));
+        return Err(CliError::Failed(not_synced(dataset, error)));
     }
     output.answer(&summary.sentences(), &summary.to_json())?;
     Ok(summary.exit())
+}
+
+/// What came of one session.
+struct Synced {
+    end: SessionEnd,
+    errors: BTreeMap<DatasetName, ErrorBody>,
+    summary: Summary,
+}
+
+/// Runs one session over these datasets; none: all of the identity.
+async fn sync_once(
+    device: &mut Device,
+    output: &Output,
+    server: &Server,
+    names: &[DatasetName],
+) -> Result<Synced, CliError> {
+    let before = statuses(device)?;
+    let (limits, limits_version) = device.db.limits()?;
+    let config = SessionConfig {
+        device: device.db.device_id()?,
+        datasets: names.to_vec(),
+        known: before.keys().cloned().collect(),
+        limits,
+        limits_version,
+        give_up_after_ms: u64::try_from(server.give_up_after.as_millis()).unwrap_or(u64::MAX),
+    };
+    let progress = output.progress(None, "connecting");
+    let mut summary = Summary::default();
+    let end = drive(device, server, Session::new(config, now()), &progress, &mut summary).await;
+    progress.finish_and_clear();
+    let (end, errors) = end?;
+    summary.add_statuses(&before, &statuses(device)?, names);
+    Ok(Synced { end, errors, summary })
+}
+
+fn not_synced(dataset: &DatasetName, error: &ErrorBody) -> String {
+    let ErrorBody { code, message } = error;
+    format!("`{dataset}` was not synced: {message} ({code}); its changes are kept")
 }
 
 /// Executes what the session says until it is over.
@@ -135,8 +165,12 @@ fn refuse_unless_complete(end: SessionEnd, server: &Server, summary: &Summary) -
 
 /// The server of one call.
 struct Server {
+    /// Where it is synced with.
     url: Url,
+    /// Where it says what has changed.
+    events: Url,
     client: Client,
+    give_up_after: Duration,
     token: TokenSource,
     login: Login,
 }
@@ -145,13 +179,16 @@ impl Server {
     fn new(server: Option<&str>, token: TokenSource, login: Login, give_up_after: Duration) -> Result<Self, CliError> {
         let server =
             server.ok_or_else(|| CliError::Usage("which server? pass --server URL or set SYNCLINE_SERVER".into()))?;
-        let url = Url::parse(&format!("{}/v1/sync", server.trim_end_matches('/')))
-            .map_err(|error| CliError::Usage(format!("`{server}` is not the URL of a server: {error}")))?;
+        let of = |path| {
+            Url::parse(&format!("{}{path}", server.trim_end_matches('/')))
+                .map_err(|error| CliError::Usage(format!("`{server}` is not the URL of a server: {error}")))
+        };
+        let (url, events) = (of("/v1/sync")?, of("/v1/events")?);
         let timeout = give_up_after.clamp(TIMEOUT_SHORTEST, TIMEOUT_LONGEST);
-        let client = Client::builder().connect_timeout(timeout.min(CONNECT_TIMEOUT)).timeout(timeout).build();
+        let client = Client::builder().connect_timeout(timeout.min(CONNECT_TIMEOUT)).build();
         let client =
             client.map_err(|error| CliError::Failed(format!("no HTTP client can be made: {}", causes(&error))))?;
-        Ok(Self { url, client, token, login })
+        Ok(Self { url, events, client, give_up_after, token, login })
     }
 
     async fn send(&self, request: &SyncRequest) -> Result<SyncResponse, Failure> {
@@ -159,6 +196,7 @@ impl Server {
         let sent = self
             .client
             .post(self.url.clone())
+            .timeout(self.give_up_after.clamp(TIMEOUT_SHORTEST, TIMEOUT_LONGEST))
             .header(CONTENT_TYPE, FORMAT.media_type())
             .header(ACCEPT, FORMAT.media_type())
             .header(AUTHORIZATION, format!("Bearer {token}"))
@@ -169,6 +207,17 @@ impl Server {
         }
         let bytes = response.bytes().await.map_err(|_| Failure::Unreachable)?;
         decode(&bytes, FORMAT).map_err(|_| Failure::Unreachable)
+    }
+
+    /// Opens the stream of events, resumed after an id.
+    async fn listen(&self, last_id: Option<&str>) -> Result<Response, Failure> {
+        let token = self.current_token()?;
+        let request = self.client.get(self.events.clone()).header(AUTHORIZATION, format!("Bearer {token}"));
+        let request = request.header(ACCEPT, "text/event-stream");
+        let request = last_id.into_iter().fold(request, |request, id| request.header("Last-Event-ID", id));
+        let response = tokio::time::timeout(TIMEOUT_LONGEST, request.send()).await;
+        let response = response.map_err(|_| Failure::Unreachable)?.map_err(|_| Failure::Unreachable)?;
+        if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
     }
 
     /// The token as it is now. That of another login is no token for this session: its changes belong to the one that
@@ -272,6 +321,13 @@ impl Summary {
         } else {
             Exit::Success
         }
+    }
+
+    /// Whether anything has happened that a person would want to know.
+    fn has_news(&self) -> bool {
+        let told = [&self.conflicts, &self.parked].into_iter().any(|numbers| !numbers.is_empty());
+        let reset = !self.resets.is_empty() || !self.repaired.is_empty() || !self.not_deleted.is_empty();
+        self.pushed + self.pulled > 0 || told || reset || self.copied
     }
 
     fn progress(&self) -> String {

@@ -40,6 +40,11 @@ pub struct DatasetStatus {
 }
 
 impl DatasetStatus {
+    /// Whether the next sync has something to push.
+    pub const fn wants_to_push(&self) -> bool {
+        (self.pending_groups > 0 || self.deleting) && !self.local_only
+    }
+
     /// Whether nothing was ever written or pulled: it was only asked for.
     const fn is_untouched(&self) -> bool {
         let kept = self.pending_records + self.records + self.parked + self.conflicts;

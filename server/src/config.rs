@@ -19,6 +19,9 @@ pub const DEFAULT: &str = include_str!("../config.default.toml");
 /// Begins the names of variables that override a key: `SYNCLINE__SECTION__KEY`.
 pub const ENVIRONMENT_PREFIX: &str = "SYNCLINE__";
 
+/// The length of a secret that cannot be guessed, in bytes.
+const HOOK_SECRET_BYTES_MIN: usize = 32;
+
 /// All settings.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,6 +32,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Section `limits`.
     pub limits: Limits,
+    /// Section `hook`.
+    pub hook: HookConfig,
     /// Section `retention`.
     pub retention: RetentionConfig,
     /// Section `log`.
@@ -77,6 +82,31 @@ pub struct AuthConfig {
     pub jwks_file: Option<String>,
     /// How far clocks may differ.
     pub leeway: Duration,
+}
+
+/// Who looks at pushes before they are written.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HookConfig {
+    /// Where it is asked; nothing: there is no hook.
+    #[serde(deserialize_with = "unless_empty")]
+    pub url: Option<String>,
+    /// What requests to it are signed with.
+    pub secret: String,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// What becomes of a push if it does not answer as it should.
+    pub on_failure: HookFailure,
+}
+
+/// What becomes of a push whose hook failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HookFailure {
+    /// It has to wait, and its device comes again.
+    Wait,
+    /// It is written without.
+    Accept,
 }
 
 /// How long what is gone is remembered.
@@ -181,6 +211,10 @@ impl Config {
         }
         if self.server.connections_max == 0 || self.server.requests_max == 0 {
             return Err(invalid("server", "`connections_max` and `requests_max` are at least 1"));
+        }
+        if self.hook.url.is_some() && self.hook.secret.len() < HOOK_SECRET_BYTES_MIN {
+            let text = format!("with `url` goes a `secret` of at least {HOOK_SECRET_BYTES_MIN} letters");
+            return Err(invalid("hook", text));
         }
         if self.auth.issuer.is_some() && (self.auth.audiences.is_empty() || self.auth.jwks_file.is_none()) {
             return Err(invalid(

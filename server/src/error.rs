@@ -46,6 +46,12 @@ pub enum ServiceError {
         /// How long to wait.
         retry_after_ms: u64,
     },
+    /// Something that the server needs does not answer; come again after that many milliseconds.
+    #[error("the server cannot do this right now; come again later")]
+    Unavailable {
+        /// How long to wait.
+        retry_after_ms: u64,
+    },
     /// The client is too old for this server.
     #[error("this server does not speak protocol version {version} any more; update the app")]
     UpgradeRequired {
@@ -67,7 +73,7 @@ impl ServiceError {
             Self::PreconditionFailed(_) | Self::Conflict(_) | Self::Gone(_) => code::RESOURCE_CONFLICT,
             Self::Refused { code, message: _ } => code,
             Self::LimitExceeded(_) => code::LIMIT_EXCEEDED,
-            Self::TooManyRequests { .. } => code::TOO_MANY_REQUESTS,
+            Self::TooManyRequests { .. } | Self::Unavailable { .. } => code::TOO_MANY_REQUESTS,
             Self::UpgradeRequired { .. } => code::UPGRADE_REQUIRED,
             Self::Internal(_) => code::INTERNAL_ERROR,
         }

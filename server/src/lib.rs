@@ -9,6 +9,7 @@ pub mod config;
 pub mod data_folder;
 pub mod deps;
 pub mod error;
+pub mod hook;
 pub mod http;
 pub mod service;
 pub mod store;

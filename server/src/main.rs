@@ -18,9 +18,11 @@ use syncline_server::auth::jwks::StaticJwks;
 use syncline_server::auth::jwt::{TokenRules, Verifier};
 use syncline_server::cli::{self, DeviceArgs};
 use syncline_server::clock::{Clock as _, SystemClock, SystemRandom, SystemSleep};
-use syncline_server::config::{AuthConfig, Config, Duration};
+use syncline_server::config::{AuthConfig, Config, Duration, HookConfig};
 use syncline_server::data_folder::DataFolder;
 use syncline_server::deps::Deps;
+use syncline_server::hook::HttpHook;
+use syncline_server::service::hook::PushHook;
 use syncline_server::service::{Service, ServiceParts, ServiceSettings};
 use syncline_server::store::sqlite::SqliteStore;
 use syncline_server::{http, telemetry};
@@ -280,7 +282,7 @@ fn service(folder: &DataFolder, config: &Config) -> Result<Service, Failed> {
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
         sleep: Arc::new(SystemSleep),
-        hook: None,
+        hook: hook(&config.hook)?,
     };
     let settings = ServiceSettings {
         limits: config.limits.clone(),
@@ -288,6 +290,10 @@ fn service(folder: &DataFolder, config: &Config) -> Result<Service, Failed> {
         ..ServiceSettings::default()
     };
     Ok(Service::new(parts, settings))
+}
+
+fn hook(config: &HookConfig) -> Result<Option<Arc<dyn PushHook>>, Failed> {
+    Ok(HttpHook::new(config).map_err(usage)?.map(|hook| Arc::new(hook) as Arc<dyn PushHook>))
 }
 
 fn verifier(config: &AuthConfig, dev_issuer: Option<&DevIssuer>) -> Result<Verifier, Failed> {

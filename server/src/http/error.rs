@@ -105,8 +105,10 @@ fn of_service(error: &ServiceError) -> (StatusCode, Header) {
         ServiceError::Refused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, None),
         ServiceError::LimitExceeded(_) => (StatusCode::PAYLOAD_TOO_LARGE, None),
         ServiceError::TooManyRequests { retry_after_ms } => {
-            let seconds = HeaderValue::from(retry_after_ms.div_ceil(1000).max(1));
-            (StatusCode::TOO_MANY_REQUESTS, Some((header::RETRY_AFTER, seconds)))
+            (StatusCode::TOO_MANY_REQUESTS, Some((header::RETRY_AFTER, seconds(*retry_after_ms))))
+        }
+        ServiceError::Unavailable { retry_after_ms } => {
+            (StatusCode::SERVICE_UNAVAILABLE, Some((header::RETRY_AFTER, seconds(*retry_after_ms))))
         }
         ServiceError::UpgradeRequired { .. } => (StatusCode::UPGRADE_REQUIRED, None),
         ServiceError::Internal(source) => {
@@ -114,4 +116,9 @@ fn of_service(error: &ServiceError) -> (StatusCode, Header) {
             (StatusCode::INTERNAL_SERVER_ERROR, None)
         }
     }
+}
+
+/// Whole seconds, and at least one.
+fn seconds(ms: u64) -> HeaderValue {
+    HeaderValue::from(ms.div_ceil(1000).max(1))
 }

@@ -506,8 +506,12 @@ impl World {
         line.entries.pop();
         for device in &self.devices {
             let Ok(state) = device.replica.state() else { continue };
-            // What is written after a deletion of its own is meant for the next one.
-            if !state.deleting && state.cursor.is_some_and(|cursor| line.ended(cursor).is_none()) {
+            // What is written after a deletion of its own is meant for the next one, and a push on its way may be from
+            // before the device had a cursor.
+            if !state.deleting
+                && state.in_flight.is_none()
+                && state.cursor.is_some_and(|cursor| line.ended(cursor).is_none())
+            {
                 let pending = device.pending_aside().into_values().flat_map(|kept| kept.tokens);
                 self.ledger.deleted.extend(pending.map(|token| (token, device.name.clone())));
             }

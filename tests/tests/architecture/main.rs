@@ -65,6 +65,7 @@ const SERVER_RULES: &[Rule] = &[
         &["model", "policy", "delta", "conflict", "merge", "protocol"],
         &[],
     ),
+    rule("hook", &["service::hook", "config", "clock", "error"], &["model", "merge::push::Review"], &["reqwest"]),
     rule("deps", &["auth", "clock", "config", "error", "service", "store"], &["model"], &[]),
     rule(
         "http",

@@ -198,10 +198,20 @@ pub fn touches(lower: &Delta, upper: &Delta) -> bool {
     }
 }
 
-/// The fields that a difference sets or removes although they hold something else: path and what they hold.
+/// What a difference replaces: fields that it sets or removes although they hold something else, and values that it
+/// outdoes as the larger or the smaller one. Path and what is there.
 pub fn overwritten(delta: &Delta, value: &Value) -> Vec<(Vec<String>, Value)> {
     fn at(delta: &Delta, value: &Value, path: &mut Vec<String>, found: &mut Vec<(Vec<String>, Value)>) {
-        let (Delta::Fields(fields), Value::Map(map)) = (delta, value) else { return };
+        let (fields, map) = match (delta, value) {
+            (Delta::Fields(fields), Value::Map(map)) => (fields, map),
+            (Delta::Max(_) | Delta::Min(_), old) => {
+                if apply(delta, Some(old)).is_ok_and(|new| new != *old) {
+                    found.push((path.clone(), old.clone()));
+                }
+                return;
+            }
+            _ => return,
+        };
         for (name, field) in fields {
             let Some(old) = map.get(name) else { continue };
             path.push(name.clone());
@@ -215,6 +225,31 @@ pub fn overwritten(delta: &Delta, value: &Value) -> Vec<(Vec<String>, Value)> {
     }
     let mut found = Vec::new();
     at(delta, value, &mut Vec::new(), &mut found);
+    found
+}
+
+/// The values of a difference that were to be the largest or the smallest, and are not what is there now: path and value.
+pub fn outdone(delta: &Delta, now: Option<&Value>) -> Vec<(Vec<String>, Value)> {
+    fn at(delta: &Delta, now: Option<&Value>, path: &mut Vec<String>, found: &mut Vec<(Vec<String>, Value)>) {
+        match delta {
+            Delta::Max(value) | Delta::Min(value) if now.is_some_and(|now| now != value) => {
+                found.push((path.clone(), value.clone()));
+            }
+            Delta::Fields(fields) => {
+                for (name, field) in fields {
+                    if let FieldDelta::Merge(inner) = field {
+                        path.push(name.clone());
+                        let now = now.and_then(|now| value_at(now, std::slice::from_ref(name)));
+                        at(inner, now, path, found);
+                        path.pop();
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    at(delta, now, &mut Vec::new(), &mut found);
     found
 }
 

@@ -6,9 +6,11 @@ mod device;
 mod folder;
 mod proxy;
 mod server;
+mod tunnel;
 
 pub use binary::syncline;
 pub use device::{Device, Exit, Outcome};
 pub use folder::{Folder, copy_folder, movies};
 pub use proxy::{Fault, Proxy};
 pub use server::Server;
+pub use tunnel::Tunnel;

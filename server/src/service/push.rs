@@ -7,7 +7,7 @@ use sync_core::merge::push::{
     Answer, Outcome, Planned, PushContext, PushPlan, Refusal, Review, Submission, View, plan_push,
 };
 use sync_core::model::{ChangeId, DeviceId, Group, Limits};
-use sync_core::protocol::{GroupAnswer, GroupStatus, Overwritten, PushAnswer, code};
+use sync_core::protocol::{GroupAnswer, GroupStatus, PushAnswer, code};
 use tokio::sync::oneshot;
 
 use crate::error::ServiceError;
@@ -276,16 +276,11 @@ pub(crate) fn push_answer(sequence: u64, pushed: Answer) -> PushAnswer {
 fn group_answer(outcome: Outcome) -> GroupAnswer {
     let verdict =
         |status| GroupAnswer { status, code: None, message: None, overwritten: Vec::new(), rewritten: Vec::new() };
-    let told = |overwritten: Vec<(_, _, _)>| {
-        overwritten.into_iter().map(|(key, path, value)| Overwritten { key, path, value }).collect()
-    };
     match outcome {
         Outcome::Applied { merged: false, overwritten: _ } => verdict(GroupStatus::Applied),
-        Outcome::Applied { merged: true, overwritten } => {
-            GroupAnswer { overwritten: told(overwritten), ..verdict(GroupStatus::Merged) }
-        }
+        Outcome::Applied { merged: true, overwritten } => GroupAnswer { overwritten, ..verdict(GroupStatus::Merged) },
         Outcome::Rewritten { keys, overwritten } => {
-            GroupAnswer { overwritten: told(overwritten), rewritten: keys, ..verdict(GroupStatus::Rewritten) }
+            GroupAnswer { overwritten, rewritten: keys, ..verdict(GroupStatus::Rewritten) }
         }
         Outcome::Conflict { keys: _ } => verdict(GroupStatus::Conflict),
         Outcome::Refused(refusal) => GroupAnswer {

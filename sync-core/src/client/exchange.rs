@@ -178,7 +178,7 @@ pub fn plan_answer(
 }
 
 fn verdict(answer: &GroupAnswer) -> Verdict {
-    let overwritten = || answer.overwritten.iter().cloned().map(|it| (it.key, it.path, it.value)).collect();
+    let overwritten = || answer.overwritten.clone();
     match answer.status {
         GroupStatus::Applied | GroupStatus::Merged => Verdict::Accepted(overwritten()),
         GroupStatus::Rewritten => Verdict::Rewritten { keys: answer.rewritten.clone(), overwritten: overwritten() },

@@ -405,11 +405,13 @@ impl Session {
                 self.end(SessionEnd::Rejected(error(code::INVALID_PARAMETER, "the server refused the request")));
             }
             _ => {
-                let waited = now.0.saturating_sub(self.last_progress.0);
-                if waited >= i64::try_from(self.config.give_up_after_ms).unwrap_or(i64::MAX) {
+                let waited = u64::try_from(now.0.saturating_sub(self.last_progress.0)).unwrap_or(0);
+                let left = self.config.give_up_after_ms.saturating_sub(waited);
+                let at_least = retry_after_ms.unwrap_or(0);
+                if left == 0 || at_least > left {
                     return self.end(SessionEnd::Offline);
                 }
-                let delay = self.backoff.next_ms(retry_after_ms.unwrap_or(0), random);
+                let delay = self.backoff.next_ms(at_least, random).min(left);
                 self.sleep(Some(request), now, delay);
             }
         }

@@ -5,10 +5,13 @@ use std::collections::BTreeSet;
 use crate::conflict::{Cause, Loss, Parked, ParkedPatch, Side};
 use crate::delta;
 use crate::merge::replica::{
-    Changes, GroupHeader, GroupId, GroupState, Plan, Pull, Replica, ReplicaError, ReplicaState, Verdict, Write,
+    Changes, GroupHeader, GroupId, GroupState, Plan, Pull, Replica, ReplicaError, ReplicaState, SentPatch, Verdict,
+    Write,
 };
 use crate::merge::stack::{Context, Stack};
-use crate::model::{Digest, Divergence, Lineage, NextPage, Position, Record, RecordKey, SyncCount, Timestamp, Value};
+use crate::model::{
+    Digest, Divergence, Lineage, NextPage, Overwritten, PatchOp, Position, Record, RecordKey, SyncCount, Timestamp,
+};
 
 /// One page of a pull, as the server sent it.
 #[derive(Debug)]
@@ -209,7 +212,7 @@ fn leave(
     stack: &mut Stack<'_>,
     id: GroupId,
     rewritten: &[RecordKey],
-    overwritten: Vec<(RecordKey, Vec<String>, Value)>,
+    overwritten: Vec<Overwritten>,
     now: Timestamp,
 ) -> Result<Vec<RecordKey>, ReplicaError> {
     let patches = stack.drop_group(id)?;
@@ -221,19 +224,31 @@ fn leave(
         value: patch.value.clone(),
     });
     stack.log(now, Cause::Rewritten, own.collect());
-    let seen = |(key, path, value): &(RecordKey, Vec<String>, _)| {
-        let patch = patches.iter().find(|(it, _)| it == key).map(|(_, patch)| patch);
-        let under = patch.and_then(|patch| patch.under.as_ref());
-        under.and_then(|under| delta::value_at(under, path)) == Some(value)
-    };
-    let losses = overwritten.into_iter().filter(|loss| !seen(loss)).map(|(key, path, value)| Loss {
-        key,
-        path,
-        side: Side::Remote,
-        under: None,
-        value: Some(value),
-    });
-    stack.log(now, Cause::Overwritten, losses.collect());
+    let under = |key: &RecordKey| patches.iter().find(|(it, _)| it == key).and_then(|(_, patch)| patch.under.as_ref());
+    let mut losses = Vec::new();
+    for Overwritten { key, path, value } in overwritten {
+        let under = under(&key);
+        if under.and_then(|under| delta::value_at(under, &path)) != value.as_ref() {
+            // Of a removal it is kept what was removed, so that one sees what it was about.
+            let under = under.filter(|_| value.is_none()).cloned();
+            losses.push(Loss { key, path, side: Side::Remote, under, value });
+        }
+    }
+    stack.log(now, Cause::Overwritten, losses);
+    for (key, patch) in &patches {
+        let Some(SentPatch { op: PatchOp::Merge(delta), .. }) = &patch.sent else { continue };
+        let base = stack.layers(key)?.base.as_ref().and_then(Record::value).cloned();
+        let outdone = delta::outdone(delta, base.as_ref()).into_iter().map(|(path, value)| Loss {
+            key: key.clone(),
+            path,
+            side: Side::Local,
+            under: None,
+            value: Some(value),
+        });
+        let losses: Vec<_> = outdone.collect();
+        let policy = stack.policies.of_record(key.as_str(), patch.under.as_ref(), patch.value.as_ref());
+        stack.log(now, Cause::Policy(policy), losses);
+    }
     Ok(patches.into_iter().map(|(key, _)| key).collect())
 }
 

@@ -6,8 +6,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::delta::{self, DoesNotFit};
 use crate::model::{
-    ChangeId, CommitTag, Compare, DeviceId, Digest, EpochId, EpochReason, Group, Limits, Lineage, PatchOp, Position,
-    Random, Record, RecordKey, RecordPatch, RecordState, RemovalReason, SyncCount, Timestamp, Value, limits,
+    ChangeId, CommitTag, Compare, DeviceId, Digest, EpochId, EpochReason, Group, Limits, Lineage, Overwritten, PatchOp,
+    Position, Random, Record, RecordKey, RecordPatch, RecordState, RemovalReason, SyncCount, Timestamp, Value, limits,
 };
 
 /// What a server knows about a dataset as a whole.
@@ -79,15 +79,15 @@ pub enum Outcome {
     Applied {
         /// Whether it was written over changes that the device had not seen.
         merged: bool,
-        /// Key, path of the field (empty: the whole value), and what was there.
-        overwritten: Vec<(RecordKey, Vec<String>, Value)>,
+        /// What was there.
+        overwritten: Vec<Overwritten>,
     },
     /// Written otherwise than asked, because a hook rewrote it.
     Rewritten {
         /// The keys whose patches the hook replaced.
         keys: Vec<RecordKey>,
         /// What it replaced unseen, as in [`Outcome::Applied`].
-        overwritten: Vec<(RecordKey, Vec<String>, Value)>,
+        overwritten: Vec<Overwritten>,
     },
     /// Not written: these records have moved on.
     Conflict {
@@ -418,7 +418,7 @@ fn replace_record(view: &mut View, record: Record) {
 struct Decided {
     records: Vec<Record>,
     merged: bool,
-    overwritten: Vec<(RecordKey, Vec<String>, Value)>,
+    overwritten: Vec<Overwritten>,
 }
 
 fn decide_group(
@@ -464,9 +464,9 @@ fn decide_group(
                 added += u64::from(write.value.is_some() && !was_live);
                 removed += u64::from(write.value.is_none() && was_live);
                 decided.merged |= write.unseen;
-                decided
-                    .overwritten
-                    .extend(write.overwritten.into_iter().map(|(path, value)| (patch.key.clone(), path, value)));
+                let overwritten = write.overwritten.into_iter();
+                let key = || patch.key.clone();
+                decided.overwritten.extend(overwritten.map(|(path, value)| Overwritten { key: key(), path, value }));
                 decided.records.push(Record {
                     key: patch.key.clone(),
                     state: write.value.map_or(RecordState::Removed(RemovalReason::Removed), RecordState::Value),
@@ -502,7 +502,7 @@ struct PatchWrite {
     value: Option<Value>,
     device_time: Timestamp,
     unseen: bool,
-    overwritten: Vec<(Vec<String>, Value)>,
+    overwritten: Vec<(Vec<String>, Option<Value>)>,
 }
 
 /// What one patch writes over the current record. Nothing: there is nothing to remove. An error is a conflict, or an
@@ -520,7 +520,11 @@ fn decide_patch(
         PatchOp::Merge(delta) => {
             let merged = delta::apply(delta, value)?;
             let overwritten = match value {
-                Some(value) if !seen => delta::overwritten(delta, value),
+                Some(value) if !seen => {
+                    delta::overwritten(delta, value).into_iter().map(|(path, value)| (path, Some(value))).collect()
+                }
+                // A removal that was not seen: for what merges it is nothing, and loses.
+                None if !seen => vec![(Vec::new(), None)],
                 _ => Vec::new(),
             };
             return Ok(Some(PatchWrite {
@@ -542,9 +546,6 @@ fn decide_patch(
         Compare::EditTime if current.is_none() || edited >= stored => edited,
         Compare::EditTime => return Err(DoesNotFit::Type),
     };
-    let overwritten = match value {
-        Some(value) if !seen && Some(value) != new.as_ref() => vec![(Vec::new(), value.clone())],
-        _ => Vec::new(),
-    };
+    let overwritten = if !seen && value != new.as_ref() { vec![(Vec::new(), value.cloned())] } else { Vec::new() };
     Ok(Some(PatchWrite { value: new, device_time, unseen: !seen, overwritten }))
 }

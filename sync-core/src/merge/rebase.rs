@@ -38,15 +38,18 @@ pub fn rebase(
     losses: &mut Vec<(Cause, Loss)>,
 ) -> Rebased {
     let policy = around.policies.of_record(around.key.as_str(), patch.under.as_ref(), patch.value.as_ref());
-    let mut overwrites = |path: Vec<String>, value: Value| {
-        let loss = Loss { key: around.key.clone(), path, side: Side::Remote, under: None, value: Some(value) };
+    // A removal is logged with what was removed, so that one sees what it was about.
+    let removed = patch.under.clone();
+    let mut lose = |side, path: Vec<String>, value: Option<Value>| {
+        let under = removed.clone().filter(|_| value.is_none());
+        let loss = Loss { key: around.key.clone(), path, side, under, value };
         losses.push((Cause::Policy(policy), loss));
     };
     if patch.claimed && below.is_some() {
         return rebase_claimed(patch, below, policy, around, losses);
     }
     if policy.is_mergeable() {
-        return match rebase_mergeable(patch, below, policy, around.policies, &mut overwrites) {
+        return match rebase_mergeable(patch, below, policy, around.policies, &mut lose) {
             Ok(true) => Rebased::Stays,
             Ok(false) => Rebased::Loses(Cause::Policy(policy)),
             Err(_overflow) => Rebased::Overflows,
@@ -64,7 +67,7 @@ pub fn rebase(
             if patch.device_time.min(around.now) < theirs {
                 return Rebased::Loses(Cause::Policy(policy));
             }
-            below.clone().into_iter().for_each(|value| overwrites(Vec::new(), value));
+            lose_all(patch.under.as_ref(), below.as_ref(), &mut lose);
         }
         Policy::Ask => {
             let base = patch.question.take().map_or_else(|| patch.under.clone(), |asked| asked.base);
@@ -81,12 +84,22 @@ pub fn rebase(
             }
             // As for maps, an edit beats a removal.
             (_, None, Some(_)) => return Rebased::Loses(Cause::Policy(policy)),
-            _ => below.clone().into_iter().for_each(|value| overwrites(Vec::new(), value)),
+            _ => lose_all(patch.under.as_ref(), below.as_ref(), &mut lose),
         },
-        _ => below.clone().into_iter().for_each(|value| overwrites(Vec::new(), value)),
+        _ => lose_all(patch.under.as_ref(), below.as_ref(), &mut lose),
     }
     patch.under = below;
     Rebased::Stays
+}
+
+/// Takes what a loss is: whose, the field (empty: the whole value), and the value (nothing: a removal).
+type Lose<'a> = dyn FnMut(Side, Vec<String>, Option<Value>) + 'a;
+
+/// The other side loses, with a value or with a removal of what was there.
+fn lose_all(under: Option<&Value>, below: Option<&Value>, lose: &mut Lose<'_>) {
+    if under != below {
+        lose(Side::Remote, Vec::new(), below.cloned());
+    }
 }
 
 /// Whether the patch stays; fails where a counter would overflow.
@@ -95,7 +108,7 @@ fn rebase_mergeable(
     below: Option<Value>,
     policy: Policy,
     policies: &Policies,
-    overwrites: &mut dyn FnMut(Vec<String>, Value),
+    lose: &mut Lose<'_>,
 ) -> Result<bool, DoesNotFit> {
     let fields = policy == Policy::Fields;
     let delete_wins = fields && policies.on_delete == OnDelete::DeleteWins;
@@ -103,7 +116,7 @@ fn rebase_mergeable(
         // A removal meets an edit: by default the edit wins.
         let stays = below.is_none() || delete_wins;
         if stays {
-            below.clone().into_iter().for_each(|value| overwrites(Vec::new(), value));
+            lose_all(patch.under.as_ref(), below.as_ref(), lose);
             patch.under = below;
         }
         return Ok(stays);
@@ -111,6 +124,9 @@ fn rebase_mergeable(
     let Some(remote) = below else {
         if delete_wins {
             return Ok(false);
+        }
+        if !patch.whole {
+            lose_all(patch.under.as_ref(), None, lose);
         }
         if fields {
             // The record comes back whole. The last live base stays the merge base, in case it comes back first.
@@ -132,37 +148,35 @@ fn rebase_mergeable(
     match delta {
         Some(delta) if !patch.whole => match delta::apply(&delta, Some(&remote)) {
             Ok(merged) => {
-                log_overwritten(&delta, patch.under.as_ref(), &remote, overwrites);
+                log_overwritten(&delta, patch.under.as_ref(), &remote, lose);
+                for (path, value) in delta::outdone(&delta, Some(&merged)) {
+                    lose(Side::Local, path, Some(value));
+                }
                 patch.value = Some(merged);
             }
             Err(DoesNotFit::Overflow) => return Err(DoesNotFit::Overflow),
             Err(DoesNotFit::Type) => {
-                overwrites(Vec::new(), remote.clone());
+                lose(Side::Remote, Vec::new(), Some(remote.clone()));
                 patch.value = Some(delta::refit(&delta, &remote, local)?);
                 patch.whole = true;
             }
         },
         Some(delta) if fields && matches!(remote, Value::Map(_)) => {
-            log_overwritten(&delta, patch.under.as_ref(), &remote, overwrites);
+            log_overwritten(&delta, patch.under.as_ref(), &remote, lose);
             patch.value = Some(delta::refit(&delta, &remote, local)?);
             patch.whole = false;
         }
-        _ => overwrites(Vec::new(), remote.clone()),
+        _ => lose(Side::Remote, Vec::new(), Some(remote.clone())),
     }
     patch.under = Some(remote);
     Ok(true)
 }
 
 /// Logs the fields that a difference replaces and that the other side had changed.
-fn log_overwritten(
-    delta: &Delta,
-    under: Option<&Value>,
-    remote: &Value,
-    overwrites: &mut dyn FnMut(Vec<String>, Value),
-) {
+fn log_overwritten(delta: &Delta, under: Option<&Value>, remote: &Value, lose: &mut Lose<'_>) {
     for (path, value) in delta::overwritten(delta, remote) {
         if under.and_then(|under| delta::value_at(under, &path)) != Some(&value) {
-            overwrites(path, value);
+            lose(Side::Remote, path, Some(value));
         }
     }
 }

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::conflict::{Cause, LogEntry, Parked};
 use crate::model::value::present;
 use crate::model::{
-    ChangeId, DeviceId, Digest, Lineage, NextPage, PatchOp, Position, Record, RecordKey, SyncCount, Timestamp, Value,
+    ChangeId, DeviceId, Digest, Lineage, NextPage, Overwritten, PatchOp, Position, Record, RecordKey, SyncCount,
+    Timestamp, Value,
 };
 use crate::policy::Policies;
 
@@ -18,14 +19,14 @@ pub struct GroupId(pub u64);
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Written. These values were replaced: key, path of the field (empty: the whole value), value.
-    Accepted(Vec<(RecordKey, Vec<String>, Value)>),
+    /// Written. This was replaced.
+    Accepted(Vec<Overwritten>),
     /// Written otherwise than asked, by a hook of the server.
     Rewritten {
         /// The keys of which something else was written.
         keys: Vec<RecordKey>,
         /// What was replaced, as above.
-        overwritten: Vec<(RecordKey, Vec<String>, Value)>,
+        overwritten: Vec<Overwritten>,
     },
     /// Not written: a record has moved on.
     Conflict,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::id::{ChangeId, RecordKey};
 use crate::model::record::SyncCount;
 use crate::model::time::Timestamp;
-use crate::model::value::Value;
+use crate::model::value::{Value, present};
 
 /// What a patch is compared by, so that a server needs no policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,4 +107,17 @@ pub struct Group {
     pub change_id: ChangeId,
     /// At most one patch a record.
     pub patches: Vec<RecordPatch>,
+}
+
+/// What a push replaced, and its device may not have seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Overwritten {
+    /// The record.
+    pub key: RecordKey,
+    /// The field within it; empty: the whole value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub path: Vec<String>,
+    /// What was there; nothing: the record had been removed.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub value: Option<Value>,
 }

@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::model::NextPage;
 use crate::model::{
     CommitTag, DatasetName, DeviceId, Digest, EpochEntry, Group, Limits, Lineage, Owner, Position, Record, RecordKey,
-    SyncCount, Timestamp, Value,
+    SyncCount, Timestamp,
 };
+pub use crate::model::{NextPage, Overwritten};
 
 /// One round trip: pushes and pulls several datasets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -194,18 +194,6 @@ pub enum GroupStatus {
     /// A verdict that only newer versions know: not written.
     #[serde(other)]
     Unknown,
-}
-
-/// A value that a push replaced.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Overwritten {
-    /// The record.
-    pub key: RecordKey,
-    /// The field within it; empty: the whole value.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub path: Vec<String>,
-    /// What was there.
-    pub value: Value,
 }
 
 /// Records of one moment, in order of count and key.

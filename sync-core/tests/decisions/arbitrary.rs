@@ -211,7 +211,7 @@ pub(crate) fn response() -> impl Strategy<Value = SyncResponse> {
         Just(GroupStatus::Refused),
     ];
     let over =
-        (key(), vec("[a-z]{0,2}", 0..3), value()).prop_map(|(key, path, value)| Overwritten { key, path, value });
+        (key(), vec("[a-z]{0,2}", 0..3), of(value())).prop_map(|(key, path, value)| Overwritten { key, path, value });
     let group = (status, of(".{0,9}"), vec(over, 0..3), vec(key(), 0..2));
     let group = group.prop_map(|(status, message, overwritten, rewritten)| GroupAnswer {
         status,

@@ -1,7 +1,7 @@
 //! What a server makes of a push.
 
 use sync_core::merge::push::{Head, Outcome, Planned, PushContext, PushPlan, Review, Submission, View, plan_push};
-use sync_core::model::{Digest, EpochReason, Limits, Lineage, SyncCount, Timestamp, Value};
+use sync_core::model::{Digest, EpochReason, Limits, Lineage, Overwritten, SyncCount, Timestamp, Value};
 
 use crate::notation::{Counter, device, epoch, groups, key, record, show, tag};
 
@@ -83,11 +83,11 @@ fn show_outcome(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Applied { merged, overwritten } => {
             let mut text = if *merged { "merged" } else { "applied" }.to_owned();
-            for (key, path, value) in overwritten {
+            for Overwritten { key, path, value } in overwritten {
                 text += &format!(
                     " over {key}{}={}",
                     path.iter().map(|name| format!("/{name}")).collect::<String>(),
-                    value.to_json()
+                    value.as_ref().map_or_else(|| "nothing".to_owned(), Value::to_json)
                 );
             }
             text
@@ -169,7 +169,7 @@ fn a_patch_that_is_compared_by_nothing_overwrites_and_says_what() {
     check(&["a@3=1"], "set a@2=2", "merged over a=1", "a@6=2");
     check(&["a@3=1"], "set a@2-", "merged over a=1", "a@6-");
     check(&["a@3=1"], "set a@2=1", "merged", "a@6=1");
-    check(&["a@3-"], "set a@2=1", "merged", "a@6=1");
+    check(&["a@3-"], "set a@2=1", "merged over a=nothing", "a@6=1");
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn a_difference_is_merged_into_whatever_is_there() {
     check(&["a@3=10"], r#"merge a@3={"add":5}"#, "applied", "a@6=15");
     check(&[r#"a@3=["x","y"]"#], r#"merge a@1={"set":{"insert":["z"],"remove":["x"]}}"#, "merged", r#"a@6=["y","z"]"#);
     check(&["a@3=10"], r#"merge a@2={"max":7}"#, "merged", "a@6=10");
-    check(&["a@3=10"], r#"merge a@2={"min":7}"#, "merged", "a@6=7");
+    check(&["a@3=10"], r#"merge a@2={"min":7}"#, "merged over a=10", "a@6=7");
     check(&[], r#"merge a={"add":5}"#, "applied", "a@6=5");
 }
 

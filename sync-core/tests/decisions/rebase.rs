@@ -42,9 +42,9 @@ fn check_with(policies: &Policies, [base, local, remote]: [&str; 3], outcome: &s
         Rebased::Overflows => "overflows".to_owned(),
     };
     for (_, loss) in &losses {
-        assert_eq!(loss.side, Side::Remote);
         found += &format!(
-            " over {}{}",
+            " {} {}{}",
+            if loss.side == Side::Remote { "over" } else { "under" },
             loss.path.iter().map(|name| format!("{name}=")).collect::<String>(),
             show(&loss.value)
         );
@@ -63,7 +63,7 @@ fn fields_are_merged_one_by_one() {
     check(Policy::Fields, [r#"{"x":1,"y":1}"#, r#"{"x":2,"y":1}"#, r#"{"x":1,"y":3}"#], r#"{"x":2,"y":3}"#);
     check(Policy::Fields, [r#"{"x":1}"#, r#"{"x":2}"#, r#"{"x":3}"#], r#"{"x":2} over x=3"#);
     check(Policy::Fields, ["-", r#"{"x":1}"#, r#"{"y":2}"#], r#"{"x":1,"y":2}"#);
-    check(Policy::Fields, [r#"{"x":1}"#, r#"{"x":2}"#, "-"], r#"{"x":2} whole"#);
+    check(Policy::Fields, [r#"{"x":1}"#, r#"{"x":2}"#, "-"], r#"{"x":2} over - whole"#);
     check(Policy::Fields, [r#"{"x":1}"#, "-", r#"{"x":3}"#], "loses");
     check(Policy::Fields, [r#"{"x":1}"#, r#"{"x":2}"#, "5"], r#"{"x":2} over 5 whole"#);
 }
@@ -83,7 +83,7 @@ fn under_delete_wins_the_removal_stays() {
 fn last_sync_wins_and_keep_local_overwrite() {
     for policy in [Policy::LastSyncWins, Policy::KeepLocal] {
         check(policy, ["1", "2", "3"], "2 over 3");
-        check(policy, ["1", "2", "-"], "2");
+        check(policy, ["1", "2", "-"], "2 over -");
         check(policy, ["1", "-", "3"], "- over 3");
         check(policy, ["1", "2", "2"], "2");
     }
@@ -102,13 +102,13 @@ fn keep_remote_loses_unless_both_say_the_same() {
 fn latest_edit_wins_by_time_and_a_removal_on_the_server_has_none() {
     check(Policy::LatestEditWins, ["1", "2", "3"], "loses");
     check(Policy::LatestEditWins, ["1", "-", "3"], "loses");
-    check(Policy::LatestEditWins, ["1", "2", "-"], "2");
+    check(Policy::LatestEditWins, ["1", "2", "-"], "2 over -");
 }
 
 #[test]
 fn counters_add_up() {
     check(Policy::Counter, ["10", "13", "15"], "18");
-    check(Policy::Counter, ["10", "13", "-"], "3");
+    check(Policy::Counter, ["10", "13", "-"], "3 over -");
     check(Policy::Counter, ["10", "-", "15"], "loses");
     check(Policy::Counter, ["0", "1", "9223372036854775807"], "overflows");
     check(Policy::Counter, ["1", "2", r#""x""#], r#"2 over "x" whole"#);
@@ -117,25 +117,25 @@ fn counters_add_up() {
 #[test]
 fn sets_keep_what_both_inserted_and_removed() {
     check(Policy::Set, [r#"["a","b"]"#, r#"["b","l"]"#, r#"["a","b","r"]"#], r#"["b","l","r"]"#);
-    check(Policy::Set, [r#"["a"]"#, r#"["a","l"]"#, "-"], r#"["l"]"#);
+    check(Policy::Set, [r#"["a"]"#, r#"["a","l"]"#, "-"], r#"["l"] over -"#);
     check(Policy::Set, [r#"["a"]"#, "-", r#"["a","r"]"#], "loses");
 }
 
 #[test]
 fn the_larger_and_the_smaller_win() {
-    check(Policy::Max, ["1", "5", "4"], "5");
-    check(Policy::Max, ["1", "4", "5"], "5");
-    check(Policy::Max, ["1", "4", "-"], "4");
+    check(Policy::Max, ["1", "5", "4"], "5 over 4");
+    check(Policy::Max, ["1", "4", "5"], "5 under 4");
+    check(Policy::Max, ["1", "4", "-"], "4 over -");
     check(Policy::Max, ["1", "-", "5"], "loses");
-    check(Policy::Min, ["9", "4", "5"], "4");
-    check(Policy::Min, ["9", "4", "-"], "4");
+    check(Policy::Min, ["9", "4", "5"], "4 over 5");
+    check(Policy::Min, ["9", "4", "-"], "4 over -");
     check(Policy::Min, ["9", "-", "5"], "loses");
 }
 
 #[test]
 fn lines_of_text_are_merged_and_an_edit_beats_a_removal() {
     check(Policy::Text, [r#""1\n2""#, r#""0\n1\n2""#, r#""1\n2\n3""#], r#""0\n1\n2\n3""#);
-    check(Policy::Text, [r#""1""#, r#""2""#, "-"], r#""2""#);
+    check(Policy::Text, [r#""1""#, r#""2""#, "-"], r#""2" over -"#);
     check(Policy::Text, [r#""1""#, "-", r#""2""#], "loses");
     check(Policy::Text, [r#""1""#, r#""2""#, "5"], r#""2" over 5"#);
 }

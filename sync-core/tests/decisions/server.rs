@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use sync_core::merge::push::{Head, Outcome, Planned, PushContext, PushPlan, Submission, View, plan_push};
 use sync_core::model::{Limits, NextPage, Record, RecordKey, SyncCount, Timestamp};
-use sync_core::protocol::{
-    DatasetRequest, DatasetResponse, GroupAnswer, GroupStatus, Overwritten, Page, Push, PushAnswer, Reset,
-};
+use sync_core::protocol::{DatasetRequest, DatasetResponse, GroupAnswer, GroupStatus, Page, Push, PushAnswer, Reset};
 
 use crate::notation::Counter;
 
@@ -107,10 +105,9 @@ fn group_answer(outcome: Outcome) -> GroupAnswer {
     let says =
         |status| GroupAnswer { status, code: None, message: None, overwritten: Vec::new(), rewritten: Vec::new() };
     match outcome {
-        Outcome::Applied { merged, overwritten } => GroupAnswer {
-            overwritten: overwritten.into_iter().map(|(key, path, value)| Overwritten { key, path, value }).collect(),
-            ..says(if merged { GroupStatus::Merged } else { GroupStatus::Applied })
-        },
+        Outcome::Applied { merged, overwritten } => {
+            GroupAnswer { overwritten, ..says(if merged { GroupStatus::Merged } else { GroupStatus::Applied }) }
+        }
         Outcome::Rewritten { keys, .. } => GroupAnswer { rewritten: keys, ..says(GroupStatus::Rewritten) },
         Outcome::Conflict { .. } => says(GroupStatus::Conflict),
         Outcome::Refused(refusal) => GroupAnswer {

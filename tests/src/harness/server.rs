@@ -5,6 +5,10 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use syncline_server::auth::dev_issuer::DevIssuer;
+use syncline_server::clock::{Clock as _, SystemClock, SystemRandom};
+use syncline_server::data_folder::DataFolder;
+
 use crate::harness::syncline;
 
 /// A running `syncline serve --dev` over a data folder, on a free port of 127.0.0.1.
@@ -71,6 +75,18 @@ impl Server {
     /// If none is issued.
     pub fn expired_token(&self, user: &str) -> String {
         self.token_for(user, "0s")
+    }
+
+    /// Tokens of several users.
+    ///
+    /// # Panics
+    /// If none are issued.
+    pub fn tokens(&self, users: impl IntoIterator<Item = String>) -> Vec<String> {
+        let folder = DataFolder::open(&self.data).expect("the server's folder is there");
+        let issuer = DevIssuer::open(&folder, &SystemRandom).expect("it has an issuer");
+        let now = SystemClock.now();
+        let token = |user: String| issuer.token(&user, now, now.plus_ms(3_600_000)).expect("it signs");
+        users.into_iter().map(token).collect()
     }
 
     fn token_for(&self, user: &str, expires: &str) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sync_core::model::{RecordKey, Value};
+use sync_core::model::{Overwritten, RecordKey, Value};
 
 use crate::sim::app::{COUNTERS, COUNTERS_TOTAL, ITEMS, ITEMS_TOTAL, PAIR, key};
 use crate::sim::tokens::{INCREMENTS_MAX, KeptAside, digits, tokens};
@@ -83,11 +83,11 @@ pub(super) fn whole_groups(who: &str, live: &Live, ledger: bool) -> Result<(), S
 }
 
 /// What a push replaced unseen has a policy that does not compare: with all others that would have been a conflict.
-pub(super) fn compared_first(overwritten: &[&(RecordKey, Vec<String>, Value)]) -> Result<(), String> {
+pub(super) fn compared_first(overwritten: &[&Overwritten]) -> Result<(), String> {
     let compares =
         |name: &RecordKey| name.as_str().trim_start_matches('L').starts_with(['k', 'r', 'a', 's', 'f', 'x', 'c']);
-    match overwritten.iter().find(|(name, path, _)| path.is_empty() && compares(name)) {
-        Some((name, _, value)) => Err(format!("{name} was replaced by who had not seen {value:?}")),
+    match overwritten.iter().find(|it| it.path.is_empty() && it.value.is_some() && compares(&it.key)) {
+        Some(Overwritten { key: name, value, .. }) => Err(format!("{name} was replaced by who had not seen {value:?}")),
         None => Ok(()),
     }
 }

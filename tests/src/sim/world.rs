@@ -475,7 +475,7 @@ impl World {
             compared_first(&overwritten)?;
             if self.options.mix.loses_answers() {
                 // Who overwrote something unseen learns of it by the answer, and either side may lose that.
-                self.ledger.gone.extend(overwritten.iter().flat_map(|(.., value)| tokens(Some(value))));
+                self.ledger.gone.extend(overwritten.iter().flat_map(|it| tokens(it.value.as_ref())));
             }
             if commit.clear {
                 self.trace.tell("server", "deletes the dataset");

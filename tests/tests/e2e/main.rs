@@ -2,11 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
 mod copies;
+mod events;
 mod faults;
 mod groups;
+mod hook;
 mod identities;
 mod policies;
 mod real_data;
+mod rest_page;
 
 use tests::harness::{Device, Folder, Server};
 

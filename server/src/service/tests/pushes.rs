@@ -20,7 +20,7 @@ async fn each_group_is_decided_on_its_own_and_says_what_it_overwrote() {
     let response = world.push(2, 1, "a=2 b?2@9,c=1 d=\"01234567890\" e=1,e=2 f=1").await;
     assert_eq!(verdicts(&response), "merged conflict refused refused applied");
     let groups = response.push.unwrap().groups;
-    assert_eq!(groups[0].overwritten[0].value.to_json(), "1");
+    assert_eq!(groups[0].overwritten[0].value.as_ref().unwrap().to_json(), "1");
     assert_eq!(groups[2].code.as_deref(), Some("LimitExceeded"));
     assert_eq!(groups[3].code.as_deref(), Some("InvalidParameter"));
     assert_eq!(world.shown(), "a=2 b=1 f=1");

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sync_core::merge::push::{Answer, Commit, Head, Outcome, RememberedPush};
 use sync_core::model::{
-    ChangeId, CommitTag, DatasetName, DeviceId, EpochId, EpochReason, Owner, Random, Record, RecordKey, RecordState,
-    RemovalReason, SyncCount, Timestamp, Value,
+    ChangeId, CommitTag, DatasetName, DeviceId, EpochId, EpochReason, Overwritten, Owner, Random, Record, RecordKey,
+    RecordState, RemovalReason, SyncCount, Timestamp, Value,
 };
 
 use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, Store, Touched};
@@ -87,7 +87,8 @@ impl Draft {
 
     /// Adds a push with one change.
     pub(super) fn remember(&mut self, commit: &mut Commit, of: u8, sequence: u64) {
-        let overwritten = vec![(key("a"), vec!["field".to_owned()], Value::Text("old".to_owned()))];
+        let old = |value| Overwritten { key: key("a"), path: vec!["field".to_owned()], value };
+        let overwritten = vec![old(Some(Value::Text("old".to_owned()))), old(Some(Value::Null)), old(None)];
         let outcomes = vec![
             Outcome::Applied { merged: true, overwritten },
             Outcome::Conflict { keys: vec![key("b")] },

@@ -10,7 +10,7 @@ use crate::client::memory::MemoryReplica;
 use crate::conflict::{Cause, LogEntry, Loss, Parked, ParkedPatch, Side};
 use crate::merge::replica::{Changes, OpenQuestion, Plan, Replica, ReplicaState, SentPatch, Verdict};
 use crate::merge::write::plan_write;
-use crate::model::{Compare, Delta, Digest, Limits, PatchOp};
+use crate::model::{Compare, Delta, Digest, Limits, Overwritten, PatchOp};
 use crate::policy::{OnDelete, Policies, Policy};
 
 proptest! {
@@ -181,7 +181,10 @@ fn a_record() -> impl Strategy<Value = Record> {
 
 fn group_header() -> impl Strategy<Value = GroupHeader> {
     let verdict = prop_oneof![
-        vec((a_key(), vec("[ab]", 0..2), value()), 0..2).prop_map(Verdict::Accepted),
+        vec((a_key(), vec("[ab]", 0..2), option::of(value())), 0..2).prop_map(|all| {
+            let one = |(key, path, value)| Overwritten { key, path, value };
+            Verdict::Accepted(all.into_iter().map(one).collect())
+        }),
         vec(a_key(), 0..2).prop_map(|keys| Verdict::Rewritten { keys, overwritten: Vec::new() }),
         Just(Verdict::Conflict),
         Just(Verdict::Refused { code: "c".into(), message: String::new() }),

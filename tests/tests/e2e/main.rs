@@ -7,6 +7,7 @@ mod groups;
 mod identities;
 mod policies;
 mod real_data;
+mod sign_in;
 
 use tests::harness::{Device, Folder, Server};
 

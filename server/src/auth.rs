@@ -5,3 +5,5 @@ pub mod identity;
 pub mod jwks;
 pub mod jwt;
 pub mod policy;
+pub mod rules;
+pub mod setup;

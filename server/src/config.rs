@@ -1,7 +1,11 @@
 //! The configuration: read once, passed down. `config.default.toml` has every key with its default.
 
 mod duration;
+mod http_url;
+mod issuer;
+mod secret;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
@@ -12,6 +16,9 @@ use sync_core::model::Limits;
 use toml::{Table, Value};
 
 pub use duration::{Duration, InvalidDuration};
+pub use http_url::{HttpUrl, InvalidHttpUrl};
+pub use issuer::{IssuerConfig, KeysAt, ServiceClaim};
+pub use secret::{SECRET_CHARS_MIN, Secret};
 
 /// The default configuration, with comments.
 pub const DEFAULT: &str = include_str!("../config.default.toml");
@@ -72,16 +79,15 @@ pub struct AuthConfig {
     pub pool: String,
     /// The region of its identities.
     pub region: String,
-    /// `iss` of tokens.
-    #[serde(deserialize_with = "unless_empty")]
-    pub issuer: Option<String>,
-    /// `aud` of tokens.
-    pub audiences: Vec<String>,
-    /// The issuer's public keys.
-    #[serde(deserialize_with = "unless_empty")]
-    pub jwks_file: Option<String>,
-    /// How far clocks may differ.
-    pub leeway: Duration,
+    /// How often the keys of issuers are fetched anew.
+    pub keys_refresh: Duration,
+    /// How often an unknown key may make the server fetch an issuer's keys.
+    pub unknown_key_interval: Duration,
+    /// What a back-end job may sign in with instead of a token.
+    #[serde(deserialize_with = "secret::unless_empty")]
+    pub service_key: Option<Secret>,
+    /// Whose tokens are taken.
+    pub issuers: Vec<IssuerConfig>,
 }
 
 /// Who looks at pushes before they are written.
@@ -216,11 +222,18 @@ impl Config {
             let text = format!("with `url` goes a `secret` of at least {HOOK_SECRET_BYTES_MIN} letters");
             return Err(invalid("hook", text));
         }
-        if self.auth.issuer.is_some() && (self.auth.audiences.is_empty() || self.auth.jwks_file.is_none()) {
-            return Err(invalid(
-                "auth",
-                "with `issuer` go `audiences`, of which there is at least one, and `jwks_file`",
-            ));
+        self.auth.check()
+    }
+}
+
+impl AuthConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        if self.keys_refresh.ms() == 0 || self.unknown_key_interval.ms() == 0 {
+            return Err(invalid("auth", "`keys_refresh` and `unknown_key_interval` are longer than 0s"));
+        }
+        let mut names = BTreeSet::new();
+        if let Some(twice) = self.issuers.iter().find(|it| !names.insert(&it.issuer)) {
+            return Err(invalid("auth.issuers", format!("issuer `{}` is there twice", twice.issuer)));
         }
         Ok(())
     }

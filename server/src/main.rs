@@ -13,12 +13,11 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 use sync_core::model::EpochReason;
 use syncline_server::auth::dev_issuer::DevIssuer;
-use syncline_server::auth::identity::IdentityPool;
-use syncline_server::auth::jwks::StaticJwks;
-use syncline_server::auth::jwt::{TokenRules, Verifier};
+use syncline_server::auth::jwt::Verifier;
+use syncline_server::auth::setup;
 use syncline_server::cli::{self, DeviceArgs};
 use syncline_server::clock::{Clock as _, SystemClock, SystemRandom, SystemSleep};
-use syncline_server::config::{AuthConfig, Config, Duration, HookConfig};
+use syncline_server::config::{Config, Duration, HookConfig};
 use syncline_server::data_folder::DataFolder;
 use syncline_server::deps::Deps;
 use syncline_server::hook::HttpHook;
@@ -73,15 +72,26 @@ struct ServeArgs {
 
 #[derive(Args)]
 struct TokenArgs {
-    /// Who signs in
-    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
-    user: String,
+    #[command(flatten)]
+    login: Login,
     /// The data folder of the server, which need not run [default: syncline-data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// How long the token is good
     #[arg(long, value_name = "DURATION", default_value = "1h")]
     expires: Duration,
+}
+
+/// For whom a token is.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Login {
+    /// The user who signs in
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    user: Option<String>,
+    /// The back-end job that signs in; it may read and write for every user
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    service: Option<String>,
 }
 
 /// Say that the data folder was put back from a backup, before the server starts on it
@@ -182,14 +192,14 @@ fn serve(args: ServeArgs, json: bool) -> Result<(), Failed> {
     config.server.listen = listen.unwrap_or(config.server.listen);
     config.server.data = data.unwrap_or(config.server.data);
     telemetry::start(&config.log).map_err(usage)?;
-    if !dev && config.auth.issuer.is_none() {
+    if !dev && config.auth.issuers.is_empty() && config.auth.service_key.is_none() {
         return Err(Failed { exit: USAGE, message: NO_ISSUER.to_owned() });
     }
     let folder = DataFolder::open(&config.server.data)?;
     // Until the end: nobody else may have the folder while the store is open.
     let _lock = folder.lock()?;
     let dev_issuer = if dev { Some(Arc::new(DevIssuer::open(&folder, &SystemRandom)?)) } else { None };
-    let verifier = Arc::new(verifier(&config.auth, dev_issuer.as_deref())?);
+    let verifier = Arc::new(setup::verifier(&config.auth, dev_issuer.as_deref()).map_err(usage)?);
     let service = Arc::new(service(&folder, &config)?);
     let deps = Deps {
         service: Arc::clone(&service),
@@ -199,7 +209,7 @@ fn serve(args: ServeArgs, json: bool) -> Result<(), Failed> {
         server: config.server,
     };
     let runtime = Runtime::new()?;
-    let served = runtime.block_on(run(deps, json));
+    let served = runtime.block_on(run(deps, config.auth.keys_refresh, json));
     // What still runs ends before the store that it uses. The store ends with the last of its users: here.
     drop(runtime);
     drop(service);
@@ -208,7 +218,7 @@ fn serve(args: ServeArgs, json: bool) -> Result<(), Failed> {
 }
 
 /// Serves until a signal comes.
-async fn run(deps: Deps, json: bool) -> Result<(), Failed> {
+async fn run(deps: Deps, keys_refresh: Duration, json: bool) -> Result<(), Failed> {
     let stop = stop_signal()?;
     let config = deps.server.clone();
     let listener = TcpListener::bind(config.listen)
@@ -218,9 +228,11 @@ async fn run(deps: Deps, json: bool) -> Result<(), Failed> {
     print(json, &address, || json!({"address": address}))?;
     tracing::info!(address, dev = deps.dev_issuer.is_some(), "serving at {address}");
     let purge = tokio::spawn(purge_often(Arc::clone(&deps.service)));
+    let refresh = tokio::spawn(refresh_keys_often(Arc::clone(&deps.verifier), keys_refresh));
     let router = http::router(deps, &address);
     http::serve(listener, router, &config, stop).await;
     purge.abort();
+    refresh.abort();
     Ok(())
 }
 
@@ -232,6 +244,13 @@ async fn purge_often(service: Arc<Service>) {
             Err(error) => tracing::error!(error = &error as &dyn Error, "failed to purge old tombstones"),
         }
         tokio::time::sleep(PURGE_EVERY).await;
+    }
+}
+
+async fn refresh_keys_often(verifier: Arc<Verifier>, every: Duration) {
+    loop {
+        verifier.refresh_keys(SystemClock.now()).await;
+        tokio::time::sleep(every.get()).await;
     }
 }
 
@@ -252,7 +271,10 @@ fn token(args: &TokenArgs, json: bool) -> Result<(), Failed> {
     let issuer = DevIssuer::open(&data_folder(args.data.as_deref())?, &SystemRandom)?;
     let now = SystemClock.now();
     let expires_at = now.plus_ms(args.expires.ms());
-    let token = issuer.token(&args.user, now, expires_at)?;
+    let token = match &args.login {
+        Login { service: Some(name), .. } => issuer.service_token(name, now, expires_at)?,
+        Login { user, .. } => issuer.token(user.as_deref().unwrap_or_default(), now, expires_at)?,
+    };
     print(json, &token, || json!({"token": token, "expires_at": expires_at}))
 }
 
@@ -296,21 +318,6 @@ fn hook(config: &HookConfig) -> Result<Option<Arc<dyn PushHook>>, Failed> {
     Ok(HttpHook::new(config).map_err(usage)?.map(|hook| Arc::new(hook) as Arc<dyn PushHook>))
 }
 
-fn verifier(config: &AuthConfig, dev_issuer: Option<&DevIssuer>) -> Result<Verifier, Failed> {
-    let pool = IdentityPool::parse(&*config.region, &*config.pool).map_err(usage)?;
-    if let Some(issuer) = dev_issuer {
-        return Ok(Verifier::new(issuer.rules(), pool, Arc::new(StaticJwks::new(issuer.keys())?)));
-    }
-    let (Some(issuer), Some(file)) = (config.issuer.clone(), &config.jwks_file) else {
-        return Err(Failed { exit: USAGE, message: NO_ISSUER.to_owned() });
-    };
-    let unreadable = |error: &dyn Error| Failed { exit: USAGE, message: format!("auth.jwks_file {file}: {error}") };
-    let keys = std::fs::read_to_string(file).map_err(|error| unreadable(&error))?;
-    let keys = StaticJwks::parse(&keys).map_err(|error| unreadable(&error))?;
-    let rules = TokenRules { issuer, audiences: config.audiences.clone(), leeway_ms: config.leeway.ms() };
-    Ok(Verifier::new(rules, pool, Arc::new(keys)))
-}
-
 /// Prints the one line that a command is for.
 fn print(json: bool, text: &str, as_json: impl FnOnce() -> Value) -> Result<(), Failed> {
     let line = if json { as_json().to_string() } else { text.to_owned() };
@@ -320,5 +327,5 @@ fn print(json: bool, text: &str, as_json: impl FnOnce() -> Value) -> Result<(), 
 }
 
 const NO_ISSUER: &str = "it is not configured whose tokens are taken. To try Syncline out, start it with --dev and \
-    sign in with `syncline token --user NAME`. For real users set issuer, audiences and jwks_file in the section \
-    [auth] of a file given with --config";
+    sign in with `syncline token --user NAME`. For real users add [[auth.issuers]] with issuer and audiences to a file \
+    given with --config";

@@ -63,7 +63,7 @@ impl Server {
         let issuer = Arc::new(issuer);
         let deps = Deps {
             service: Arc::new(Service::new(parts, settings)),
-            verifier: Arc::new(Verifier::new(issuer.rules(), pool, keys)),
+            verifier: Arc::new(Verifier::new(pool).with_issuer(issuer.rules(), keys)),
             clock: Arc::new(SystemClock),
             dev_issuer: Some(Arc::clone(&issuer)),
             server: config.clone(),
@@ -200,7 +200,7 @@ async fn who_does_not_sign_in_is_told_so_and_not_read() {
     assert!(ask(Some(forged)).await.starts_with("401 NotAuthorized: the token is not valid: "));
     let other = Server::start().await;
     let found = ask(Some(other.token(60_000))).await;
-    assert_eq!(found, "401 NotAuthorized: the token is not valid: it is signed with an unknown key");
+    assert_eq!(found, "401 NotAuthorized: the token is not valid: it is from another issuer");
     let bearer = server.client.post(format!("{}/v1/sync", server.base)).header("Content-Type", JSON);
     let bearer = bearer.header("Authorization", format!("Bearer {}", server.token(60_000)));
     assert_eq!(bearer.body(request().to_string()).send().await.unwrap().status(), StatusCode::OK);

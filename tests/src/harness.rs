@@ -4,13 +4,18 @@
 mod binary;
 mod device;
 mod folder;
+mod http;
+mod issuers;
 mod proxy;
 mod server;
 mod tunnel;
+mod tools;
 
 pub use binary::syncline;
 pub use device::{Device, Exit, Outcome};
 pub use folder::{Folder, copy_folder, movies};
+pub use http::http;
+pub use issuers::{Provider, UserPools};
 pub use proxy::{Fault, Proxy};
 pub use server::Server;
 pub use tunnel::Tunnel;

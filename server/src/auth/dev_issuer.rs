@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sync_core::model::Timestamp;
 
-use crate::auth::jwt::TokenRules;
+use crate::auth::rules::TokenRules;
 use crate::clock::RandomSource;
+use crate::config::ServiceClaim;
 use crate::data_folder::{DataFolder, DataFolderError};
 
 /// The dev issuer of one data folder.
@@ -45,6 +46,10 @@ struct Stored {
 const FILE: &str = "dev-issuer.json";
 /// The `aud` of its tokens.
 const AUDIENCE: &str = "syncline-dev";
+/// The claim that says what its callers are, if not users.
+const ROLE: &str = "syncline:role";
+/// The role of back-end jobs.
+const SERVICE: &str = "service";
 
 impl DevIssuer {
     /// Opens the issuer of a data folder, and makes it if there is none.
@@ -59,22 +64,45 @@ impl DevIssuer {
         stored.open().map_err(|error| DevIssuerError::Damaged(error.into()))
     }
 
-    /// Signs an ID token.
+    /// Signs an ID token of a user.
     ///
     /// # Errors
     /// If the key in the file cannot sign.
     pub fn token(&self, user: &str, now: Timestamp, expires_at: Timestamp) -> Result<String, DevIssuerError> {
-        let claims = json!({
-            "iss": self.issuer, "sub": user, "aud": AUDIENCE, "token_use": "id",
+        self.sign(&self.claims(user, now, expires_at))
+    }
+
+    /// Signs a token of a back-end job.
+    ///
+    /// # Errors
+    /// If the key in the file cannot sign.
+    pub fn service_token(&self, name: &str, now: Timestamp, expires_at: Timestamp) -> Result<String, DevIssuerError> {
+        let mut claims = self.claims(name, now, expires_at);
+        claims[ROLE] = json!(SERVICE);
+        self.sign(&claims)
+    }
+
+    fn claims(&self, subject: &str, now: Timestamp, expires_at: Timestamp) -> Value {
+        json!({
+            "iss": self.issuer, "sub": subject, "aud": AUDIENCE, "token_use": "id",
             "iat": now.0.div_euclid(1000), "exp": seconds(expires_at),
-        });
+        })
+    }
+
+    fn sign(&self, claims: &Value) -> Result<String, DevIssuerError> {
         let header = Header { kid: Some(self.key_id.clone()), ..Header::new(Algorithm::ES256) };
-        jsonwebtoken::encode(&header, &claims, &self.key).map_err(|error| DevIssuerError::Damaged(error.into()))
+        jsonwebtoken::encode(&header, claims, &self.key).map_err(|error| DevIssuerError::Damaged(error.into()))
     }
 
     /// What a server takes: tokens of this issuer, by this clock.
     pub fn rules(&self) -> TokenRules {
-        TokenRules { issuer: self.issuer.clone(), audiences: vec![AUDIENCE.to_owned()], leeway_ms: 0 }
+        TokenRules {
+            issuer: self.issuer.clone(),
+            audiences: vec![AUDIENCE.to_owned()],
+            access_token_clients: Vec::new(),
+            leeway_ms: 0,
+            service: Some(ServiceClaim { claim: ROLE.to_owned(), value: SERVICE.to_owned() }),
+        }
     }
 
     /// The public keys.
@@ -138,6 +166,8 @@ mod tests {
     use crate::auth::identity::IdentityPool;
     use crate::auth::jwks::StaticJwks;
     use crate::auth::jwt::Verifier;
+    use crate::auth::policy::Caller;
+    use crate::auth::rules::SignedIn;
     use crate::clock::SystemRandom;
 
     #[tokio::test]
@@ -147,7 +177,8 @@ mod tests {
         let token = issuer().token("ada", Timestamp(0), Timestamp(1_500)).unwrap();
         let verify = async |issuer: &DevIssuer, now| {
             let pool = IdentityPool::parse("local", "default").unwrap();
-            let verifier = Verifier::new(issuer.rules(), pool, Arc::new(StaticJwks::new(issuer.keys()).unwrap()));
+            let keys = Arc::new(StaticJwks::new(issuer.keys()).unwrap());
+            let verifier = Verifier::new(pool).with_issuer(issuer.rules(), keys);
             verifier.verify(Some(&token), Timestamp(now)).await.map_err(|error| error.to_string())
         };
         let again = issuer();
@@ -157,6 +188,24 @@ mod tests {
         let elsewhere = tempfile::tempdir().unwrap();
         let other = DevIssuer::open(&DataFolder::open(elsewhere.path()).unwrap(), &SystemRandom).unwrap();
         assert!(verify(&other, 0).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_back_end_job_and_a_user_of_the_same_name_are_not_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let issuer = DevIssuer::open(&DataFolder::open(folder.path()).unwrap(), &SystemRandom).unwrap();
+        let pool = IdentityPool::parse("local", "default").unwrap();
+        let keys = Arc::new(StaticJwks::new(issuer.keys()).unwrap());
+        let verifier = Verifier::new(pool.clone()).with_issuer(issuer.rules(), keys);
+        let user = issuer.token("reports", Timestamp(0), Timestamp(1_000)).unwrap();
+        let job = issuer.service_token("reports", Timestamp(0), Timestamp(1_000)).unwrap();
+        for (token, caller) in [
+            (user, Caller::Identity(pool.identity(&issuer.issuer, "reports"))),
+            (job, Caller::Service { name: "reports".to_owned() }),
+        ] {
+            let signed_in = verifier.verify(Some(&token), Timestamp(0)).await.unwrap();
+            assert_eq!(signed_in, SignedIn { caller, expires_at: Some(Timestamp(1_000)) });
+        }
     }
 
     #[test]

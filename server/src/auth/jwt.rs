@@ -1,28 +1,22 @@
-//! ID tokens: whether a signature, an issuer, an audience and a time are right.
+//! Tokens: whose they are, and whether their signature is right.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::future::join_all;
 use jsonwebtoken::{Algorithm, Validation};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
 use sync_core::model::Timestamp;
 
 use crate::auth::identity::IdentityPool;
 use crate::auth::jwks::{JwksError, JwksSource};
 use crate::auth::policy::Caller;
+use crate::auth::rules::{SignedIn, Token, TokenRules};
+use crate::config::Secret;
 use crate::error::ServiceError;
-
-/// Whose tokens are taken.
-#[derive(Clone, Debug)]
-pub struct TokenRules {
-    /// The issuer, exactly as tokens name it.
-    pub issuer: String,
-    /// The apps for which a token may have been issued.
-    pub audiences: Vec<String>,
-    /// How far clocks may differ, in milliseconds.
-    pub leeway_ms: i64,
-}
 
 /// Why a token is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -41,10 +35,13 @@ pub enum TokenError {
     Unavailable(#[source] JwksError),
 }
 
+/// When to come again if an issuer's keys are not available.
+const RETRY_AFTER_MS: u64 = 5_000;
+
 impl From<TokenError> for ServiceError {
     fn from(error: TokenError) -> Self {
         match error {
-            TokenError::Unavailable(source) => Self::Internal(Arc::new(source)),
+            TokenError::Unavailable(_) => Self::Unavailable { retry_after_ms: RETRY_AFTER_MS },
             TokenError::Missing | TokenError::Expired | TokenError::Invalid(_) => {
                 Self::NotAuthorized(error.to_string())
             }
@@ -52,63 +49,75 @@ impl From<TokenError> for ServiceError {
     }
 }
 
-/// Turns tokens into callers.
+/// Turns tokens into callers. It begins without an issuer.
 pub struct Verifier {
-    rules: TokenRules,
     pool: IdentityPool,
-    keys: Arc<dyn JwksSource>,
-    verified: Mutex<BTreeMap<[u8; 32], Verified>>,
+    issuers: BTreeMap<String, Issuer>,
+    service_key: Option<Hash>,
+    verified: Mutex<BTreeMap<Hash, Verified>>,
 }
+
+struct Issuer {
+    rules: TokenRules,
+    keys: Arc<dyn JwksSource>,
+}
+
+/// Of a token. Comparing hashes tells nobody by its duration how much of a secret was right.
+type Hash = [u8; 32];
 
 /// A token that was verified, so that the next request with it need not.
 #[derive(Clone)]
 struct Verified {
-    caller: Caller,
-    expires_at: Timestamp,
+    signed_in: SignedIn,
     /// Until then, even if the token lives longer: its key may be withdrawn.
     forget_at: Timestamp,
 }
 
+/// What is read of a token before its signature is known to be good: by whose rules and keys it is to be judged.
 #[derive(Deserialize)]
-struct Claims {
+struct Unverified {
     iss: String,
-    sub: String,
-    aud: Audience,
-    /// Seconds since 1970, possibly with a fraction.
-    exp: f64,
-    #[serde(default)]
-    nbf: Option<f64>,
-    #[serde(default)]
-    token_use: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Audience {
-    One(String),
-    Several(Vec<String>),
-}
-
+/// What the service key's caller is called.
+const SERVICE_KEY_NAME: &str = "service-key";
 /// A token's length in bytes.
 const TOKEN_BYTES_MAX: usize = 16 << 10;
-/// The length of a subject, in bytes: OpenID Connect's.
-const SUBJECT_BYTES_MAX: usize = 255;
 /// Verified tokens that are remembered.
 const VERIFIED_MAX: usize = 10_000;
 /// How long a verified token is remembered, in milliseconds.
 const VERIFIED_MS_MAX: i64 = 5 * 60 * 1000;
 
 impl Verifier {
-    /// A verifier of one issuer's tokens.
-    pub fn new(rules: TokenRules, pool: IdentityPool, keys: Arc<dyn JwksSource>) -> Self {
-        Self { rules, pool, keys, verified: Mutex::default() }
+    /// A verifier that takes no token yet.
+    pub const fn new(pool: IdentityPool) -> Self {
+        Self { pool, issuers: BTreeMap::new(), service_key: None, verified: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// Takes tokens of this issuer too.
+    #[must_use]
+    pub fn with_issuer(mut self, rules: TokenRules, keys: Arc<dyn JwksSource>) -> Self {
+        self.issuers.insert(rules.issuer.clone(), Issuer { rules, keys });
+        self
+    }
+
+    /// Takes a key instead of a token; who has it is a service caller.
+    #[must_use]
+    pub fn with_service_key(mut self, key: &Secret) -> Self {
+        self.service_key = Some(Sha256::digest(key.reveal()).into());
+        self
+    }
+
+    /// Fetches the keys of issuers anew, where they may change.
+    pub async fn refresh_keys(&self, now: Timestamp) {
+        join_all(self.issuers.values().map(|issuer| issuer.keys.refresh(now))).await;
     }
 
     /// Who calls, by the value of the header `Authorization`: a token, bare or behind `Bearer`.
     ///
     /// # Errors
     /// Says why the token is not taken.
-    pub async fn verify(&self, authorization: Option<&str>, now: Timestamp) -> Result<Caller, TokenError> {
+    pub async fn verify(&self, authorization: Option<&str>, now: Timestamp) -> Result<SignedIn, TokenError> {
         let token = bare(authorization.unwrap_or_default());
         if token.is_empty() {
             return Err(TokenError::Missing);
@@ -116,25 +125,30 @@ impl Verifier {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(TokenError::Invalid("it is too long"));
         }
-        let hash: [u8; 32] = Sha256::digest(token).into();
-        if let Some(verified) = self.remembered(&hash, now) {
-            return Ok(verified.caller);
+        let hash: Hash = Sha256::digest(token).into();
+        if self.service_key.as_ref().is_some_and(|key| key.ct_eq(&hash).into()) {
+            let caller = Caller::Service { name: SERVICE_KEY_NAME.to_owned() };
+            return Ok(SignedIn { caller, expires_at: None });
         }
-        let verified = self.verify_token(token, now).await?;
+        if let Some(verified) = self.remembered(&hash, now) {
+            return Ok(verified.signed_in);
+        }
+        let signed_in = self.verify_token(token, now).await?;
         let mut all = self.verified.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= VERIFIED_MAX {
             all.clear();
         }
-        all.insert(hash, verified.clone());
-        Ok(verified.caller)
+        all.insert(hash, Verified { signed_in: signed_in.clone(), forget_at: now.plus_ms(VERIFIED_MS_MAX) });
+        Ok(signed_in)
     }
 
-    fn remembered(&self, hash: &[u8; 32], now: Timestamp) -> Option<Verified> {
+    fn remembered(&self, hash: &Hash, now: Timestamp) -> Option<Verified> {
         let verified = self.verified.lock().unwrap_or_else(PoisonError::into_inner).get(hash).cloned()?;
-        (now < verified.forget_at && now < verified.expires_at).then_some(verified)
+        let is_expired = verified.signed_in.expires_at.is_some_and(|at| now >= at);
+        (now < verified.forget_at && !is_expired).then_some(verified)
     }
 
-    async fn verify_token(&self, token: &str, now: Timestamp) -> Result<Verified, TokenError> {
+    async fn verify_token(&self, token: &str, now: Timestamp) -> Result<SignedIn, TokenError> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid("it is not a signed token"))?;
         if header.crit.is_some() {
             return Err(TokenError::Invalid("it asks for an extension that this server does not have"));
@@ -142,52 +156,24 @@ impl Verifier {
         if !matches!(header.alg, Algorithm::RS256 | Algorithm::ES256) {
             return Err(TokenError::Invalid("it is signed with neither RS256 nor ES256"));
         }
+        let unverified = jsonwebtoken::dangerous::insecure_decode_claims::<Unverified>(token);
+        let Unverified { iss } = unverified.map_err(|_| TokenError::Invalid("it does not say who issued it"))?;
+        let Issuer { rules, keys } = self.issuers.get(&iss).ok_or(TokenError::Invalid("it is from another issuer"))?;
         // Where else keys could be (`jku`, `jwk`, `x5u`) is not looked at: the token does not choose who vouches for it.
         let id = header.kid.ok_or(TokenError::Invalid("it does not say with which key it is signed"))?;
-        let key = self.keys.key(&id).await.map_err(TokenError::Unavailable)?;
+        let key = keys.key(&id, now).await.map_err(TokenError::Unavailable)?;
         let key = key.ok_or(TokenError::Invalid("it is signed with an unknown key"))?;
         if key.algorithm != header.alg {
             return Err(TokenError::Invalid("it is signed with another algorithm than its key is for"));
         }
-        let decoded = jsonwebtoken::decode::<Claims>(token, &key.key, &signature_only(header.alg));
-        let claims = decoded.map_err(|error| {
+        let decoded = jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, &signature_only(header.alg));
+        let decoded = decoded.map_err(|error| {
             TokenError::Invalid(match error.kind() {
                 jsonwebtoken::errors::ErrorKind::InvalidSignature => "its signature is wrong",
-                _ => "it is not an ID token",
+                _ => "it lacks claims, or they are malformed",
             })
         })?;
-        self.check(claims.claims, now)
-    }
-
-    fn check(&self, claims: Claims, now: Timestamp) -> Result<Verified, TokenError> {
-        let Claims { iss, sub, aud, exp, nbf, token_use } = claims;
-        if iss != self.rules.issuer {
-            return Err(TokenError::Invalid("it is from another issuer"));
-        }
-        let ours = |audience: &String| self.rules.audiences.contains(audience);
-        let for_us = match &aud {
-            Audience::One(audience) => ours(audience),
-            Audience::Several(audiences) => audiences.iter().any(ours),
-        };
-        if !for_us {
-            return Err(TokenError::Invalid("it is for another audience"));
-        }
-        if token_use.is_some_and(|it| it != "id") {
-            return Err(TokenError::Invalid("it is not an ID token"));
-        }
-        if sub.is_empty() || sub.len() > SUBJECT_BYTES_MAX {
-            return Err(TokenError::Invalid("its subject is empty or too long"));
-        }
-        let leeway = self.rules.leeway_ms;
-        let expires_at = timestamp(exp).plus_ms(leeway);
-        if now >= expires_at {
-            return Err(TokenError::Expired);
-        }
-        if nbf.is_some_and(|nbf| now.plus_ms(leeway) < timestamp(nbf)) {
-            return Err(TokenError::Invalid("it is not valid yet"));
-        }
-        let caller = Caller::Identity(self.pool.identity(&iss, &sub));
-        Ok(Verified { caller, expires_at, forget_at: now.plus_ms(VERIFIED_MS_MAX) })
+        rules.judge(Token { kind: header.typ, claims: decoded.claims }, &self.pool, now)
     }
 }
 
@@ -200,19 +186,13 @@ fn bare(authorization: &str) -> &str {
     }
 }
 
-/// The signature and its algorithm; the claims are checked by [`Verifier::check`], by the server's clock.
+/// The signature and its algorithm; the claims are judged by [`TokenRules`], by the server's clock.
 fn signature_only(algorithm: Algorithm) -> Validation {
     let mut validation = Validation::new(algorithm);
     validation.required_spec_claims.clear();
     validation.validate_exp = false;
     validation.validate_aud = false;
     validation
-}
-
-/// A time in a token. What is out of range, or no number, is long ago.
-fn timestamp(seconds: f64) -> Timestamp {
-    let ms = seconds * 1000.0;
-    Timestamp(if ms.is_finite() && ms.abs() < 1e17 { ms as i64 } else { i64::MIN })
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ fn the_defaults_are_the_limits_of_the_core() {
     let config = Config::load(None, std::iter::empty()).unwrap();
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.retention.tombstones.ms(), sync_core::model::limits::TOMBSTONE_AGE_MS);
-    assert_eq!(config.auth.issuer, None);
+    assert!(config.auth.issuers.is_empty());
+    assert_eq!(config.auth.service_key, None);
 }
 
 #[test]
@@ -25,14 +26,14 @@ fn the_environment_overrides_the_file_and_the_file_the_defaults() {
     let variables = [
         ("SYNCLINE__SERVER__LISTEN", "127.0.0.1:2"),
         ("SYNCLINE__LIMITS__RECORDS_MAX", "7"),
-        ("SYNCLINE__AUTH__AUDIENCES", "[\"a\"]"),
+        ("SYNCLINE__AUTH__KEYS_REFRESH", "1h"),
         ("OTHER", "x"),
     ];
     let config = load(file, &variables).unwrap();
     assert_eq!(config.server.listen.port(), 2);
     assert_eq!(config.server.requests_max, 5);
     assert_eq!(config.limits.records_max, 7);
-    assert_eq!(config.auth.audiences, ["a"]);
+    assert_eq!(config.auth.keys_refresh.ms(), 60 * 60 * 1000);
 }
 
 #[test]
@@ -48,8 +49,82 @@ fn what_is_not_a_setting_is_refused_with_what_is() {
     check("[limits]\nrecords_max = 0\n", &[], "`records_max` is 0");
     check("[limits]\nrecords_max = -1\n", &[], "invalid value");
     check("[retention]\ntombstones = \"90 days\"\n", &[], "a duration is a whole number with a unit");
-    check("[auth]\nissuer = \"https://issuer.example\"\n", &[], "with `issuer` go `audiences`");
+    check("[auth]\nissuer = \"https://issuer.example\"\n", &[], "there is no setting `issuer` in the section `auth`");
+    check("[auth]\nkeys_refresh = \"0s\"\n", &[], "`keys_refresh` and `unknown_key_interval` are longer than 0s");
     check("", &[("SYNCLINE__SERVER", "x")], "it is written SYNCLINE__SECTION__KEY");
     check("", &[("SYNCLINE__SERVER__PORT", "1")], "there is no setting `port`");
     check("", &[("SYNCLINE__LIMITS__RECORDS_MAX", "many")], "its value is not one of TOML");
+}
+
+const COGNITO: &str = r#"
+[[auth.issuers]]
+issuer = "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_Example"
+audiences = ["a", "b"]
+access_token_clients = ["b"]
+service = { claim = "cognito:groups", value = "back-end" }
+
+[[auth.issuers]]
+issuer = "https://login.example.com/"
+audiences = ["notes-app"]
+jwks_url = "http://127.0.0.1:9/keys"
+leeway = "5s"
+"#;
+
+#[test]
+fn several_issuers_are_configured_by_a_file_or_by_the_environment() {
+    let config = load(COGNITO, &[("SYNCLINE__AUTH__SERVICE_KEY", &"k".repeat(32))]).unwrap();
+    let [pool, login] = &config.auth.issuers[..] else { panic!("{:?}", config.auth.issuers) };
+    let discovery = format!("{}/.well-known/openid-configuration", pool.issuer);
+    assert_eq!(pool.keys, KeysAt::Discovery(discovery.parse().unwrap()));
+    assert_eq!(pool.leeway.ms(), 60_000);
+    assert_eq!(pool.access_token_clients, ["b"]);
+    assert_eq!(pool.service.as_ref().map(|service| &*service.value), Some("back-end"));
+    assert_eq!(login.keys, KeysAt::Url("http://127.0.0.1:9/keys".parse().unwrap()));
+    assert_eq!(login.leeway.ms(), 5_000);
+    assert_eq!(config.auth.service_key.as_ref().map(|key| key.reveal().len()), Some(32));
+    assert!(!format!("{config:?}").contains("kkk"), "a secret is not shown");
+
+    let variable = r#"[{ issuer = "https://other.example/", audiences = ["c"] }]"#;
+    let config = load(COGNITO, &[("SYNCLINE__AUTH__ISSUERS", variable)]).unwrap();
+    let [other] = &config.auth.issuers[..] else { panic!("{:?}", config.auth.issuers) };
+    let discovery = "https://other.example/.well-known/openid-configuration";
+    assert_eq!(other.keys, KeysAt::Discovery(discovery.parse().unwrap()));
+}
+
+#[test]
+fn a_wrong_issuer_is_refused_with_what_is_wrong() {
+    let check = |entry: &str, expected: &[&str]| {
+        let error = load(&format!("[[auth.issuers]]\n{entry}"), &[]).unwrap_err();
+        for expected in expected {
+            assert!(error.contains(expected), "{entry}: {error}");
+        }
+        assert!(error.contains("issuers"), "{entry}: {error}");
+    };
+    let with = |line: &str| format!("issuer = \"https://a.example\"\naudiences = [\"app\"]\n{line}\n");
+    check("", &["missing field `issuer`"]);
+    check("issuer = \"\"\naudiences = [\"a\"]", &["`issuer` is empty"]);
+    check("issuer = \"https://a.example\"", &["issuer `https://a.example`", "`audiences`", "`access_token_clients`"]);
+    check("issuer = \"https://a.example\"\naudiences = [\"\"]", &["`audiences` has an empty text"]);
+    check("issuer = \"my issuer\"\naudiences = [\"a\"]", &["issuer `my issuer`", "set `discovery_url`"]);
+    check(&with("audience = [\"b\"]"), &["unknown field `audience`", "`audiences`"]);
+    check(&with("jwks_url = \"https://a.example/k\"\njwks_file = \"k\""), &["only one of"]);
+    check(&with("jwks_url = \"file:///k\""), &["`file:///k` is not a URL", "jwks_url"]);
+    check(&with("leeway = \"soon\""), &["a duration is a whole number", "leeway"]);
+    check(&with("service = { claim = \"scope\" }"), &["missing field `value`"]);
+    check(&with("service = { claim = \"scope\", value = \"\" }"), &["`service` has an empty text"]);
+    check(&with("service = { claim = \"scope\", is = \"x\" }"), &["unknown field `is`"]);
+    let twice = with("");
+    check(&format!("{twice}[[auth.issuers]]\n{twice}"), &["issuer `https://a.example` is there twice"]);
+}
+
+#[test]
+fn a_service_key_is_long_and_may_be_left_out() {
+    let problem = |key: &str| load(&format!("[auth]\nservice_key = \"{key}\"\n"), &[]).err();
+    assert_eq!(problem(""), None);
+    assert_eq!(problem(&"k".repeat(SECRET_CHARS_MIN)), None);
+    for key in ["k".repeat(SECRET_CHARS_MIN - 1), format!("{} {}", "k".repeat(20), "k".repeat(20)), "ü".repeat(40)] {
+        let problem = problem(&key).unwrap();
+        assert!(problem.contains("a secret has at least 32 characters"), "{problem}");
+        assert!(problem.contains("service_key") && !problem.contains(&key), "{problem}");
+    }
 }

@@ -6,24 +6,18 @@ use axum::http::request::Parts;
 use sync_core::model::{DatasetName, InvalidName, Owner, RecordKey, Timestamp};
 
 use crate::auth::policy::Caller;
+use crate::auth::rules::SignedIn;
 use crate::error::ServiceError;
 use crate::http::App;
 use crate::http::error::HttpError;
 use crate::store::DatasetAddress;
-
-/// The verified caller of a request.
-pub(super) struct SignedIn {
-    pub(super) caller: Caller,
-    pub(super) expires_at: Option<Timestamp>,
-}
 
 impl FromRequestParts<App> for SignedIn {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
         let authorization = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let caller = app.deps.verifier.verify(authorization, app.deps.clock.now()).await?;
-        Ok(Self { caller, expires_at: None })
+        Ok(app.deps.verifier.verify(authorization, app.deps.clock.now()).await?)
     }
 }
 

@@ -51,7 +51,7 @@ struct HintBody {
 #[utoipa::path(get, path = "/events", tag = "events",
     params(("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was heard.")),
     responses((status = 200, body = HintBody, content_type = "text/event-stream", description = "The stream."), Failures,
-        (status = 503, body = ErrorBody, description = "The server is stopping.")))]
+        (status = 503, body = ErrorBody, description = "The server is stopping, or cannot tell now whose the token is.")))]
 async fn events(
     State(app): State<App>,
     ForOwner { caller, owner, expires_at }: ForOwner,

@@ -378,6 +378,9 @@ pub(super) enum Failures {
     /// Too many requests: come again after `Retry-After` seconds.
     #[response(status = 429)]
     TooMany(ErrorBody),
+    /// It cannot be told now whose the token is: come again after `Retry-After` seconds.
+    #[response(status = 503)]
+    Unavailable(ErrorBody),
 }
 
 /// What a write may be answered with besides.

@@ -23,13 +23,13 @@ pub(super) fn router() -> Router<App> {
 async fn sync(State(app): State<App>, headers: HeaderMap, body: Body) -> Result<Response, HttpError> {
     // Who may not ask does not make us read.
     let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let caller = app.deps.verifier.verify(authorization, app.deps.clock.now()).await?;
+    let signed_in = app.deps.verifier.verify(authorization, app.deps.clock.now()).await?;
     let too_many = |_| ServiceError::TooManyRequests { retry_after_ms: RETRY_AFTER_MS };
     let _permit = app.requests.try_acquire().map_err(too_many)?;
     let formats = message::formats(&headers)?;
     let bytes_max = app.deps.service.settings().limits.request_bytes_max;
     let bytes = message::read(body, bytes_max, app.deps.server.body_timeout.get()).await?;
     let request: SyncRequest = message::parse(&headers, bytes, formats.request, bytes_max).await?;
-    let response = app.deps.service.sync(&caller, request).await?;
+    let response = app.deps.service.sync(&signed_in.caller, request).await?;
     Ok(message::respond(&response, formats.response))
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use futures_util::{StreamExt as _, stream};
+use sync_core::merge::push::Outcome;
 use sync_core::model::{DeviceId, SyncCount, limits};
 use sync_core::protocol::{
     DatasetRequest, DatasetResponse, PROTOCOL_VERSION, Push, PushAnswer, SyncRequest, SyncResponse,
@@ -124,7 +125,12 @@ impl Service {
             let standing = Standing::of(request);
             let push = PushRequest { standing, device, sequence: Some(sequence), groups, reviews, once: None };
             match self.push(address, push).await? {
-                Pushed::Answered(answer) => response.push = Some(push_answer(sequence, answer)),
+                Pushed::Answered(answer) => {
+                    if answer.outcomes.iter().any(is_written) {
+                        self.audit(caller, address, answer.ack);
+                    }
+                    response.push = Some(push_answer(sequence, answer));
+                }
                 Pushed::Copied => {
                     response.push = Some(PushAnswer { sequence, copied: true, ack: None, groups: Vec::new() });
                 }
@@ -133,6 +139,9 @@ impl Service {
         }
         if request.delete {
             let deleted = self.delete(address, request.cursor, device).await?;
+            if deleted {
+                self.audit(caller, address, request.cursor);
+            }
             response.deleted = Some(deleted);
             return Ok(deleted);
         }
@@ -168,6 +177,11 @@ impl Service {
 /// What a service is told that does not say for whom it acts.
 fn owner_missing() -> ServiceError {
     ServiceError::InvalidParameter("a service names the owner of each dataset".to_owned())
+}
+
+/// Whether a group changed something.
+const fn is_written(outcome: &Outcome) -> bool {
+    !matches!(outcome, Outcome::Conflict { .. } | Outcome::Refused(_))
 }
 
 /// Says in a dataset's answer that it cannot be served. What is told to nobody is logged here.

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::harness::tools::installed;
+
 /// A folder of its own for one test, removed afterwards.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
@@ -80,21 +82,8 @@ pub fn copy_folder(from: &Path, to: &Path) {
 /// # Panics
 /// If `./dev install` has not brought it.
 pub fn movies() -> String {
-    let path = std::env::var_os("SYNCLINE_MOVIES").map(PathBuf::from).or_else(installed_movies);
-    let path = path.expect("movies.json is missing: run `./dev install`");
+    let path = installed("SYNCLINE_MOVIES", "vega-datasets-");
+    let path = if path.is_dir() { path.join("movies.json") } else { path };
     fs::read_to_string(&path)
         .unwrap_or_else(|error| panic!("{} cannot be read ({error}): run `./dev install`", path.display()))
-}
-
-fn installed_movies() -> Option<PathBuf> {
-    let tools = std::env::var_os("SYNCLINE_TOOLS").map(PathBuf::from);
-    let tools = tools.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/syncline-tools")))?;
-    let entries = fs::read_dir(tools).ok()?.flatten().map(|entry| entry.path());
-    let mut packages: Vec<PathBuf> = entries.filter(|path| is_package(path)).collect();
-    packages.sort();
-    packages.pop().map(|path| path.join("movies.json"))
-}
-
-fn is_package(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vega-datasets"))
 }

@@ -66,7 +66,15 @@ impl Server {
     /// # Panics
     /// If none is issued.
     pub fn token(&self, user: &str) -> String {
-        self.token_for(user, "1h")
+        self.token_for("--user", user, "1h")
+    }
+
+    /// A token of its dev issuer for a back-end job, good for an hour.
+    ///
+    /// # Panics
+    /// If none is issued.
+    pub fn service_token(&self, name: &str) -> String {
+        self.token_for("--service", name, "1h")
     }
 
     /// A token that has already expired.
@@ -74,7 +82,7 @@ impl Server {
     /// # Panics
     /// If none is issued.
     pub fn expired_token(&self, user: &str) -> String {
-        self.token_for(user, "0s")
+        self.token_for("--user", user, "0s")
     }
 
     /// Tokens of several users.
@@ -89,9 +97,17 @@ impl Server {
         users.into_iter().map(token).collect()
     }
 
-    fn token_for(&self, user: &str, expires: &str) -> String {
+    /// What it has logged so far.
+    ///
+    /// # Panics
+    /// If the log cannot be read.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.data.with_extension("log")).expect("the log can be read")
+    }
+
+    fn token_for(&self, whose: &str, name: &str, expires: &str) -> String {
         let mut command = Command::new(syncline());
-        command.args(["token", "--user", user, "--expires", expires, "--data"]).arg(&self.data);
+        command.args(["token", whose, name, "--expires", expires, "--data"]).arg(&self.data);
         let output = command.output().expect("the binary starts");
         assert!(output.status.success(), "no token: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).expect("a token is ASCII").trim().to_owned()

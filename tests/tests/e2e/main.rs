@@ -10,6 +10,7 @@ mod identities;
 mod policies;
 mod real_data;
 mod rest_page;
+mod sign_in;
 
 use tests::harness::{Device, Folder, Server};
 

@@ -62,6 +62,12 @@ impl DataFolder {
         Ok(self.file(name))
     }
 
+    /// The size of a database in the folder, with what is not in its file yet. Nothing: it cannot be told.
+    pub fn bytes_of(&self, database: &str) -> Option<u64> {
+        let bytes = |name: &str| fs::metadata(self.file(name)).map(|found| found.len());
+        Some(bytes(database).ok()? + bytes(&format!("{database}-wal")).unwrap_or_default())
+    }
+
     /// Takes the folder for this process alone, until the lock is dropped.
     ///
     /// # Errors

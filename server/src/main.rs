@@ -18,17 +18,22 @@ use syncline_server::auth::jwks::StaticJwks;
 use syncline_server::auth::jwt::{TokenRules, Verifier};
 use syncline_server::cli::{self, DeviceArgs};
 use syncline_server::clock::{Clock as _, SystemClock, SystemRandom, SystemSleep};
-use syncline_server::config::{AuthConfig, Config, Duration, HookConfig};
+use syncline_server::config::{AuthConfig, Config, Duration, HookConfig, ServerConfig};
 use syncline_server::data_folder::DataFolder;
-use syncline_server::deps::Deps;
+use syncline_server::deps::{Deps, Stopping};
 use syncline_server::hook::HttpHook;
+use syncline_server::http::Entrance;
+use syncline_server::metrics::Metrics;
 use syncline_server::service::hook::PushHook;
 use syncline_server::service::{Service, ServiceParts, ServiceSettings};
+use syncline_server::store::metered::MeteredStore;
 use syncline_server::store::sqlite::SqliteStore;
+use syncline_server::tls::Tls;
 use syncline_server::{http, telemetry};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 
 /// Offline-first sync that you host yourself: the server, and a device on the command line
 #[derive(Parser)]
@@ -185,6 +190,7 @@ fn serve(args: ServeArgs, json: bool) -> Result<(), Failed> {
     if !dev && config.auth.issuer.is_none() {
         return Err(Failed { exit: USAGE, message: NO_ISSUER.to_owned() });
     }
+    let tls = tls(&config.server)?;
     let folder = DataFolder::open(&config.server.data)?;
     // Until the end: nobody else may have the folder while the store is open.
     let _lock = folder.lock()?;
@@ -197,9 +203,11 @@ fn serve(args: ServeArgs, json: bool) -> Result<(), Failed> {
         clock: Arc::new(SystemClock),
         dev_issuer,
         server: config.server,
+        rates: config.rates,
+        stopping: Stopping::default(),
     };
     let runtime = Runtime::new()?;
-    let served = runtime.block_on(run(deps, json));
+    let served = runtime.block_on(run(deps, tls, json));
     // What still runs ends before the store that it uses. The store ends with the last of its users: here.
     drop(runtime);
     drop(service);
@@ -208,20 +216,52 @@ fn serve(args: ServeArgs, json: bool) -> Result<(), Failed> {
 }
 
 /// Serves until a signal comes.
-async fn run(deps: Deps, json: bool) -> Result<(), Failed> {
-    let stop = stop_signal()?;
+async fn run(deps: Deps, tls: Option<Arc<Tls>>, json: bool) -> Result<(), Failed> {
+    let told = stop_signal()?;
+    let hangup = signal(SignalKind::hangup())?;
     let config = deps.server.clone();
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(|error| Failed { exit: FAILURE, message: format!("cannot listen on {}: {error}", config.listen) })?;
-    let address = format!("http://{}", listener.local_addr()?);
+    let listener = bind(config.listen).await?;
+    let address = format!("{}://{}", if tls.is_some() { "https" } else { "http" }, listener.local_addr()?);
+    let mut beside = JoinSet::new();
+    if let Some(metrics_listen) = config.metrics_listen.filter(|_| !config.metrics_here()) {
+        let listener = bind(metrics_listen).await?;
+        tracing::info!("metrics at http://{}/metrics", listener.local_addr()?);
+        let (router, config) = (http::metrics_router(deps.clone()), config.clone());
+        // Who looks at the numbers does not count in them.
+        let entrance = Entrance { listener, tls: None, metrics: Arc::default() };
+        beside.spawn(async move { http::serve(entrance, router, &config, std::future::pending()).await });
+    }
     print(json, &address, || json!({"address": address}))?;
     tracing::info!(address, dev = deps.dev_issuer.is_some(), "serving at {address}");
-    let purge = tokio::spawn(purge_often(Arc::clone(&deps.service)));
-    let router = http::router(deps, &address);
-    http::serve(listener, router, &config, stop).await;
-    purge.abort();
+    beside.spawn(purge_often(Arc::clone(&deps.service)));
+    beside.spawn(reload_often(hangup, tls.clone()));
+    let stopping = deps.stopping.clone();
+    let stop = async move {
+        told.await;
+        stopping.begin();
+        tokio::time::sleep(config.stop_delay.get()).await;
+    };
+    let config = deps.server.clone();
+    let entrance = Entrance { listener, tls, metrics: Arc::clone(deps.service.metrics()) };
+    http::serve(entrance, http::router(deps, &address), &config, stop).await;
+    beside.shutdown().await;
     Ok(())
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, Failed> {
+    let failed = |error| Failed { exit: FAILURE, message: format!("cannot listen on {address}: {error}") };
+    TcpListener::bind(address).await.map_err(failed)
+}
+
+/// Reads the certificate again whenever the operator asks for it. Without one, there is nothing to read.
+async fn reload_often(mut hangup: Signal, tls: Option<Arc<Tls>>) {
+    while hangup.recv().await.is_some() {
+        match tls.as_ref().map(|tls| tls.reload()) {
+            None => {}
+            Some(Ok(())) => tracing::info!("read the certificate and its key again"),
+            Some(Err(error)) => tracing::error!(error = &error as &dyn Error, "the certificate stays as it was"),
+        }
+    }
 }
 
 async fn purge_often(service: Arc<Service>) {
@@ -277,12 +317,16 @@ fn data_folder(chosen: Option<&Path>) -> Result<DataFolder, Failed> {
 }
 
 fn service(folder: &DataFolder, config: &Config) -> Result<Service, Failed> {
+    let store = Arc::new(SqliteStore::open(&folder.private_file(DATABASE)?)?);
+    let measured = folder.clone();
+    let metrics = Arc::new(Metrics::new(move || measured.bytes_of(DATABASE)));
     let parts = ServiceParts {
-        store: Arc::new(SqliteStore::open(&folder.private_file(DATABASE)?)?),
+        store: Arc::new(MeteredStore::new(store, Arc::clone(&metrics))),
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
         sleep: Arc::new(SystemSleep),
         hook: hook(&config.hook)?,
+        metrics,
     };
     let settings = ServiceSettings {
         limits: config.limits.clone(),
@@ -294,6 +338,11 @@ fn service(folder: &DataFolder, config: &Config) -> Result<Service, Failed> {
 
 fn hook(config: &HookConfig) -> Result<Option<Arc<dyn PushHook>>, Failed> {
     Ok(HttpHook::new(config).map_err(usage)?.map(|hook| Arc::new(hook) as Arc<dyn PushHook>))
+}
+
+fn tls(config: &ServerConfig) -> Result<Option<Arc<Tls>>, Failed> {
+    let (Some(certificate), Some(key)) = (&config.tls_certificate, &config.tls_key) else { return Ok(None) };
+    Ok(Some(Arc::new(Tls::load(certificate, key).map_err(usage)?)))
 }
 
 fn verifier(config: &AuthConfig, dev_issuer: Option<&DevIssuer>) -> Result<Verifier, Failed> {

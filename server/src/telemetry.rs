@@ -29,6 +29,10 @@ pub fn start(config: &LogConfig) -> Result<(), InvalidLevel> {
         LogFormat::Json => false,
     };
     // Already started: then this is not the first call, and the first one counts.
-    drop(if as_text { lines.with_ansi(is_terminal).try_init() } else { lines.json().flatten_event(true).try_init() });
+    drop(if as_text {
+        lines.with_ansi(is_terminal).try_init()
+    } else {
+        lines.json().flatten_event(true).with_current_span(false).try_init()
+    });
     Ok(())
 }

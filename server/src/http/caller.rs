@@ -11,7 +11,8 @@ use crate::http::App;
 use crate::http::error::HttpError;
 use crate::store::DatasetAddress;
 
-/// The verified caller of a request.
+/// The verified caller of a request, who does not call too often. To be named before the body: who may not ask does
+/// not make us read.
 pub(super) struct SignedIn {
     pub(super) caller: Caller,
     pub(super) expires_at: Option<Timestamp>,
@@ -23,6 +24,7 @@ impl FromRequestParts<App> for SignedIn {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
         let authorization = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let caller = app.deps.verifier.verify(authorization, app.deps.clock.now()).await?;
+        app.rates.check(&caller)?;
         Ok(Self { caller, expires_at: None })
     }
 }

@@ -3,13 +3,14 @@
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::post;
 use sync_core::protocol::SyncRequest;
 
 use crate::error::ServiceError;
 use crate::http::App;
+use crate::http::caller::SignedIn;
 use crate::http::error::HttpError;
 use crate::http::message;
 
@@ -20,10 +21,12 @@ pub(super) fn router() -> Router<App> {
     Router::new().route("/v1/sync", post(sync))
 }
 
-async fn sync(State(app): State<App>, headers: HeaderMap, body: Body) -> Result<Response, HttpError> {
-    // Who may not ask does not make us read.
-    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let caller = app.deps.verifier.verify(authorization, app.deps.clock.now()).await?;
+async fn sync(
+    State(app): State<App>,
+    SignedIn { caller, expires_at: _ }: SignedIn,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, HttpError> {
     let too_many = |_| ServiceError::TooManyRequests { retry_after_ms: RETRY_AFTER_MS };
     let _permit = app.requests.try_acquire().map_err(too_many)?;
     let formats = message::formats(&headers)?;

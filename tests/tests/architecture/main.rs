@@ -49,6 +49,9 @@ const SERVER_RULES: &[Rule] = &[
     rule("clock", &[], &["model"], IO),
     rule("error", &[], &["model", "protocol"], &["axum"]),
     rule("telemetry", &["config"], &[], IO),
+    rule("metrics", &[], &[], &[]),
+    rule("trace", &["clock"], &[], &[]),
+    rule("tls", &[], &[], &["std::fs"]),
     rule("data_folder", &[], &[], IO),
     rule(
         "auth",
@@ -58,10 +61,10 @@ const SERVER_RULES: &[Rule] = &[
     ),
     // The conformance suite is a test, which plans what it has the store carry out.
     rule("store::conformance", &["store", "store_conformance"], ANY, &["std::fs"]),
-    rule("store", &["clock", "error"], PLANS, &["rusqlite", "sqlx", "aws", "std::fs", "std::thread"]),
+    rule("store", &["clock", "error", "metrics"], PLANS, &["rusqlite", "sqlx", "aws", "std::fs", "std::thread"]),
     rule(
         "service",
-        &["store", "auth::policy", "clock", "error"],
+        &["store", "auth::policy", "clock", "error", "metrics"],
         &["model", "policy", "delta", "conflict", "merge", "protocol"],
         &[],
     ),
@@ -69,7 +72,7 @@ const SERVER_RULES: &[Rule] = &[
     rule("deps", &["auth", "clock", "config", "error", "service", "store"], &["model"], &[]),
     rule(
         "http",
-        &["service", "store::DatasetAddress", "auth", "config", "deps", "error"],
+        &["service", "store::DatasetAddress", "auth", "clock", "config", "deps", "error", "metrics", "tls", "trace"],
         &["model", "protocol"],
         &["axum", "hyper", "tower", "std::io", "std::net"],
     ),

@@ -3,6 +3,8 @@
 #![warn(missing_docs)]
 
 pub mod auth;
+pub mod backup;
+pub mod checks;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
+use std::fmt::{self, Display};
 use std::future::Future;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -16,6 +17,8 @@ use syncline_server::auth::dev_issuer::DevIssuer;
 use syncline_server::auth::identity::IdentityPool;
 use syncline_server::auth::jwks::StaticJwks;
 use syncline_server::auth::jwt::{TokenRules, Verifier};
+use syncline_server::backup::{self, BackupArgs, BackupError, RestoreArgs};
+use syncline_server::checks::Checks;
 use syncline_server::cli::{self, DeviceArgs};
 use syncline_server::clock::{Clock as _, SystemClock, SystemRandom, SystemSleep};
 use syncline_server::config::{AuthConfig, Config, Duration, HookConfig, ServerConfig};
@@ -27,7 +30,7 @@ use syncline_server::metrics::Metrics;
 use syncline_server::service::hook::PushHook;
 use syncline_server::service::{Service, ServiceParts, ServiceSettings};
 use syncline_server::store::metered::MeteredStore;
-use syncline_server::store::sqlite::SqliteStore;
+use syncline_server::store::sqlite::{FileVersion, SqliteStore};
 use syncline_server::tls::Tls;
 use syncline_server::{http, telemetry};
 use tokio::net::TcpListener;
@@ -54,6 +57,12 @@ enum Command {
     Token(TokenArgs),
     /// Say that the data folder was put back from a backup, before the server starts on it
     Fence(FenceArgs),
+    Backup(BackupArgs),
+    Restore(RestoreArgs),
+    /// Say whether the server would start, line by line, without starting it
+    ///
+    /// Takes what `serve` takes, prints a line for each thing that was looked at, and ends with 2 if one is wrong.
+    CheckConfig(ServeArgs),
     Device(DeviceArgs),
 }
 
@@ -143,6 +152,12 @@ impl<E: Error> From<E> for Failed {
     }
 }
 
+impl Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
 fn usage(error: impl Into<Failed>) -> Failed {
     Failed { exit: USAGE, ..error.into() }
 }
@@ -161,6 +176,9 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve(args, json),
         Command::Token(args) => token(&args, json),
         Command::Fence(args) => fence(&args, json),
+        Command::Backup(args) => back_up(&args, json),
+        Command::Restore(args) => restore(&args, json),
+        Command::CheckConfig(args) => check_config(args, json),
         Command::Device(args) => return ExitCode::from(cli::run(args, json) as u8),
     };
     match result {
@@ -309,6 +327,102 @@ fn fence(args: &FenceArgs, json: bool) -> Result<(), Failed> {
     let why = if args.discard { EpochReason::RolledBack } else { EpochReason::Fenced };
     let datasets = Runtime::new()?.block_on(service.fence(why))?;
     print(json, &format!("fenced {datasets} datasets"), || json!({"datasets": datasets, "why": why}))
+}
+
+fn back_up(args: &BackupArgs, json: bool) -> Result<(), Failed> {
+    let BackupArgs { target, data } = args;
+    let config = Config::load(None, std::env::vars_os()).map_err(usage)?;
+    let data = data.as_ref().unwrap_or(&config.server.data);
+    let bytes = backup::back_up(data, target, DATABASE, SqliteStore::copy).map_err(of_backup)?;
+    let target = target.display().to_string();
+    print(json, &format!("backed up {bytes} bytes to {target}"), || json!({"backup": target, "bytes": bytes}))
+}
+
+fn restore(args: &RestoreArgs, json: bool) -> Result<(), Failed> {
+    let RestoreArgs { backup, data, replace, discard } = args;
+    let config = Config::load(None, std::env::vars_os()).map_err(usage)?;
+    telemetry::start(&config.log).map_err(usage)?;
+    if !backup.join(DATABASE).is_file() {
+        return Err(of_backup(BackupError::NoDatabase(backup.clone())));
+    }
+    let why = if *discard { EpochReason::RolledBack } else { EpochReason::Fenced };
+    let check_and_fence = |draft: &DataFolder| -> Result<usize, Failed> {
+        SqliteStore::check(&draft.path().join(DATABASE))?;
+        let service = service(draft, &config)?;
+        Ok(Runtime::new()?.block_on(service.fence(why))?)
+    };
+    let prepare = |draft: &DataFolder| check_and_fence(draft).map_err(RestoreFailed);
+    let restored = backup::restore(backup, &DataFolder::open(data)?, DATABASE, *replace, prepare);
+    let (datasets, aside) = restored.map_err(|RestoreFailed(failed)| failed)?;
+    let aside = aside.map(|path| path.display().to_string());
+    let mut text = format!("restored {}, and fenced {datasets} datasets", data.display());
+    if let Some(aside) = &aside {
+        text = format!("{text}; what was there is in {aside}");
+    }
+    print(json, &text, || json!({"datasets": datasets, "why": why, "replaced": aside}))
+}
+
+/// Why a restore did not come to its end.
+struct RestoreFailed(Failed);
+
+impl From<BackupError> for RestoreFailed {
+    fn from(error: BackupError) -> Self {
+        Self(of_backup(error))
+    }
+}
+
+fn of_backup(error: BackupError) -> Failed {
+    if error.is_usage() { usage(error) } else { error.into() }
+}
+
+fn check_config(args: ServeArgs, json: bool) -> Result<(), Failed> {
+    let mut checks = Checks::default();
+    let file = args.config.as_ref().map_or_else(|| "defaults".to_owned(), |file| file.display().to_string());
+    let config = Config::load(args.config.as_deref(), std::env::vars_os()).map_err(Failed::from);
+    match config {
+        Ok(config) => {
+            checks.note("configuration", Ok::<_, Failed>(format!("{file} and the environment")));
+            check_parts(args, config, &mut checks);
+        }
+        Err(failed) => checks.note("configuration", Err(failed)),
+    }
+    print(json, &checks.to_text(), || checks.to_json())?;
+    if checks.is_ok() {
+        return Ok(());
+    }
+    Err(Failed { exit: USAGE, message: "the server would not start".to_owned() })
+}
+
+fn check_parts(args: ServeArgs, config: Config, checks: &mut Checks) {
+    let ServeArgs { config: _, listen, data, dev } = args;
+    let data = data.unwrap_or_else(|| config.server.data.clone());
+    checks.note("log", telemetry::check(&config.log).map(|()| config.log.level.clone()));
+    let there = DataFolder::try_out(&data).map_err(Failed::from);
+    let state = |there| if there { "can be written" } else { "will be made" };
+    checks.note("data folder", there.map(|there| format!("{} {}", data.display(), state(there))));
+    let database = data.join(DATABASE);
+    if database.exists() {
+        let version = |FileVersion { found, known }| match found == known {
+            true => format!("{} is up to date", database.display()),
+            false => format!("{} will be brought from version {found} to {known}", database.display()),
+        };
+        checks.note("store", SqliteStore::version(&database).map(version).map_err(Failed::from));
+    } else {
+        checks.note("store", Ok::<_, Failed>(format!("{} will be made", database.display())));
+    }
+    let secure = |tls: Option<_>| if tls.is_some() { "certificate and key belong together" } else { "off" };
+    checks.note("tls", tls(&config.server).map(|tls| secure(tls).to_owned()));
+    let listen = listen.unwrap_or(config.server.listen);
+    for (what, address) in [("listen", Some(listen)), ("metrics", config.server.metrics_listen)] {
+        let Some(address) = address.filter(|address| what == "listen" || *address != listen) else { continue };
+        let bound = std::net::TcpListener::bind(address);
+        checks.note(what, bound.map(|_| format!("{address} is free")).map_err(|error| format!("{address}: {error}")));
+    }
+    let issuer = || config.auth.issuer.clone().unwrap_or_default();
+    match dev {
+        true => checks.note("issuer", Ok::<_, Failed>("the dev issuer".to_owned())),
+        false => checks.note("issuer", verifier(&config.auth, None).map(|_| issuer())),
+    }
 }
 
 fn data_folder(chosen: Option<&Path>) -> Result<DataFolder, Failed> {

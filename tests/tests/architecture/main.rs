@@ -50,6 +50,8 @@ const SERVER_RULES: &[Rule] = &[
     rule("error", &[], &["model", "protocol"], &["axum"]),
     rule("telemetry", &["config"], &[], IO),
     rule("metrics", &[], &[], &[]),
+    rule("checks", &[], &[], &[]),
+    rule("backup", &["data_folder", "store::StoreError"], &[], &["clap", "std::fs"]),
     rule("trace", &["clock"], &[], &[]),
     rule("tls", &[], &[], &["std::fs"]),
     rule("data_folder", &[], &[], IO),

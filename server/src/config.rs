@@ -81,9 +81,9 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
-    /// Whether metrics are printed at the address of everything else.
+    /// Whether metrics are printed at the address of everything else. Two free ports are not the same.
     pub fn metrics_here(&self) -> bool {
-        self.metrics_listen == Some(self.listen)
+        self.listen.port() != 0 && self.metrics_listen == Some(self.listen)
     }
 }
 

@@ -51,9 +51,10 @@ const SERVER_RULES: &[Rule] = &[
     rule("telemetry", &["config"], &[], IO),
     rule("metrics", &[], &[], &[]),
     rule("checks", &[], &[], &[]),
-    rule("backup", &["data_folder", "store::StoreError"], &[], &["clap", "std::fs"]),
+    rule("backup", &["data_folder", "store::StoreError"], &[], &["clap", "std::fs", "std::process"]),
     rule("trace", &["clock"], &[], &[]),
-    rule("tls", &[], &[], &["std::fs"]),
+    // The library of ciphers is named after AWS too.
+    rule("tls", &[], &[], &["aws", "std::fs"]),
     rule("data_folder", &[], &[], IO),
     rule(
         "auth",

@@ -5,6 +5,7 @@ mod copies;
 mod faults;
 mod groups;
 mod identities;
+mod operations;
 mod policies;
 mod real_data;
 

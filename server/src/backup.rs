@@ -128,7 +128,7 @@ pub fn back_up(
     if target.exists() && !(target.is_dir() && entries(target)?.is_empty()) {
         return Err(BackupError::Occupied(target.to_owned()));
     }
-    let parent = target.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = target.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     fs::create_dir_all(parent).map_err(|source| unusable(parent, source))?;
     let real = |path: &Path| path.canonicalize().map_err(|source| unusable(path, source));
     if real(parent)?.starts_with(real(source)?) {

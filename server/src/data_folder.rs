@@ -74,7 +74,7 @@ impl DataFolder {
         };
         let there = path.try_exists().map_err(|source| folder.unusable(source))?;
         let existing = path.ancestors().find(|path| path.as_os_str().is_empty() || path.exists());
-        let existing = existing.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let existing = existing.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         try_out(existing).map_err(|source| folder.unusable(source))?;
         Ok(there)
     }

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     fn identity(name: &str) -> Caller {
-        Caller::Identity(Owner::parse(&format!("local:{name}")).unwrap())
+        Caller::Identity(Owner::parse(format!("local:{name}")).unwrap())
     }
 
     #[test]

@@ -418,11 +418,14 @@ fn check_parts(args: ServeArgs, config: Config, checks: &mut Checks) {
         let bound = std::net::TcpListener::bind(address);
         checks.note(what, bound.map(|_| format!("{address} is free")).map_err(|error| format!("{address}: {error}")));
     }
-    let issuer = || config.auth.issuer.clone().unwrap_or_default();
-    match dev {
-        true => checks.note("issuer", Ok::<_, Failed>("the dev issuer".to_owned())),
-        false => checks.note("issuer", verifier(&config.auth, None).map(|_| issuer())),
-    }
+    check_issuer(&config.auth, dev, checks);
+}
+
+/// Whose tokens are taken, and whether their keys can be had.
+fn check_issuer(config: &AuthConfig, dev: bool, checks: &mut Checks) {
+    let issuer = || config.issuer.clone().unwrap_or_default();
+    let found = if dev { Ok("the dev issuer".to_owned()) } else { verifier(config, None).map(|_| issuer()) };
+    checks.note("issuer", found);
 }
 
 fn data_folder(chosen: Option<&Path>) -> Result<DataFolder, Failed> {

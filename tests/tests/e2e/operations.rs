@@ -207,6 +207,20 @@ fn metrics_count_what_devices_did_and_a_device_that_is_told_to_slow_down_comes_a
 }
 
 #[test]
+fn a_server_that_is_told_to_stop_says_so_while_it_goes_on_for_a_moment() {
+    let folder = Folder::new();
+    let config = folder.write("server.toml", "[server]\nstop_delay = \"3s\"\n");
+    let server = Server::start_configured(&folder.path("data"), &config);
+    let phone = Device::new(&folder, "phone").with_token(&server.token("ada")).at(server.url());
+    assert!(get(server.url(), "/readyz", "").starts_with("HTTP/1.1 200"));
+    server.signal("TERM");
+    wait_for("the news", || get(server.url(), "/readyz", "").contains("the server is stopping"));
+    phone.ok(&["put", "notes", "a", "1"]);
+    phone.sync();
+    server.stop();
+}
+
+#[test]
 fn log_lines_name_request_and_trace_and_nothing_secret() {
     let folder = Folder::new();
     let config = "[log]\nlevel = \"debug\"\nformat = \"json\"\n";

@@ -17,8 +17,10 @@ use syncline_server::clock::{Clock as _, SystemClock, SystemRandom, SystemSleep}
 use syncline_server::config::Config;
 use syncline_server::data_folder::DataFolder;
 use syncline_server::deps::{Deps, Stopping};
+use syncline_server::hook::HttpHook;
 use syncline_server::http::{self, Entrance};
 use syncline_server::metrics::Metrics;
+use syncline_server::service::hook::PushHook;
 use syncline_server::service::{Service, ServiceParts, ServiceSettings};
 use syncline_server::store::memory::MemoryStore;
 use syncline_server::store::metered::MeteredStore;
@@ -26,6 +28,7 @@ use syncline_server::store::{
     CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, Touched,
 };
 use syncline_server::tls::Tls;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 /// A server that ends with the test's runtime.
@@ -61,7 +64,7 @@ impl Server {
             clock: Arc::new(SystemClock),
             random: Arc::new(SystemRandom),
             sleep: Arc::new(SystemSleep),
-            hook: None,
+            hook: HttpHook::new(&config.hook).unwrap().map(|hook| Arc::new(hook) as Arc<dyn PushHook>),
             metrics: Arc::clone(&metrics),
         };
         let stopping = Stopping::default();
@@ -291,6 +294,33 @@ async fn every_answer_names_its_request() {
     assert_eq!(ask(Some("from-the-client")).await, "from-the-client");
     let (one, other) = (ask(None).await, ask(Some("not a word")).await);
     assert!(one != other && [&one, &other].iter().all(|id| id.len() == 32), "{one} {other}");
+}
+
+#[tokio::test]
+async fn the_trace_of_a_push_is_passed_on_to_its_hook() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+            stream.read_buf(&mut head).await.unwrap();
+        }
+        stream.write_all(b"HTTP/1.1 500 Failed\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        String::from_utf8_lossy(&head).into_owned()
+    });
+    let server = Server::configured(|config| {
+        config.hook.url = Some(url);
+        config.hook.secret = "s".repeat(32);
+    })
+    .await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let pushed = server.sync("ada", &push("1", "a")).header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"));
+    pushed.header("tracestate", "vendor=1").send().await.unwrap();
+    let head = asked.await.unwrap();
+    assert!(head.contains(&format!("\r\ntraceparent: 00-{trace}-")), "{head}");
+    assert!(!head.contains("00f067aa0ba902b7"), "the span is ours: {head}");
+    assert!(head.contains("\r\ntracestate: vendor=1\r\n"), "{head}");
 }
 
 #[tokio::test]

@@ -71,7 +71,12 @@ const SERVER_RULES: &[Rule] = &[
         &["model", "policy", "delta", "conflict", "merge", "protocol"],
         &[],
     ),
-    rule("hook", &["service::hook", "config", "clock", "error"], &["model", "merge::push::Review"], &["reqwest"]),
+    rule(
+        "hook",
+        &["service::hook", "config", "clock", "error", "trace"],
+        &["model", "merge::push::Review"],
+        &["reqwest"],
+    ),
     rule("deps", &["auth", "clock", "config", "error", "service", "store"], &["model"], &[]),
     rule(
         "http",

@@ -418,6 +418,8 @@ fn check_parts(args: ServeArgs, config: Config, checks: &mut Checks) {
         let bound = std::net::TcpListener::bind(address);
         checks.note(what, bound.map(|_| format!("{address} is free")).map_err(|error| format!("{address}: {error}")));
     }
+    let asked = |hook: Option<_>| if hook.is_some() { "is set up, and not asked now" } else { "off" };
+    checks.note("hook", hook(&config.hook).map(|hook| asked(hook).to_owned()));
     check_issuer(&config.auth, dev, checks);
 }
 

@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use serde::Deserialize;
 use sync_core::model::Limits;
@@ -37,6 +38,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Section `auth`.
     pub auth: AuthConfig,
+    /// Section `rates`.
+    pub rates: RatesConfig,
     /// Section `limits`.
     pub limits: Limits,
     /// Section `hook`.
@@ -67,8 +70,38 @@ pub struct ServerConfig {
     pub head_timeout: Duration,
     /// For its body.
     pub body_timeout: Duration,
+    /// For load balancers to notice the end.
+    pub stop_delay: Duration,
     /// For open requests at the end.
     pub stop_timeout: Duration,
+    /// Where metrics are printed.
+    #[serde(deserialize_with = "unless_empty")]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Web pages of which origins may ask.
+    pub cors_origins: Vec<String>,
+    /// The file with the certificate.
+    #[serde(deserialize_with = "unless_empty")]
+    pub tls_certificate: Option<PathBuf>,
+    /// The file with its key.
+    #[serde(deserialize_with = "unless_empty")]
+    pub tls_key: Option<PathBuf>,
+}
+
+impl ServerConfig {
+    /// Whether metrics are printed at the address of everything else. Two free ports are not the same.
+    pub fn metrics_here(&self) -> bool {
+        self.listen.port() != 0 && self.metrics_listen == Some(self.listen)
+    }
+}
+
+/// How often each identity may call.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RatesConfig {
+    /// In the long run; 0: there is no limit.
+    pub requests_per_second: u32,
+    /// At once, after a pause.
+    pub burst: u32,
 }
 
 /// Whose tokens are taken.
@@ -222,6 +255,17 @@ impl Config {
             let text = format!("with `url` goes a `secret` of at least {HOOK_SECRET_BYTES_MIN} letters");
             return Err(invalid("hook", text));
         }
+        if self.server.tls_certificate.is_some() != self.server.tls_key.is_some() {
+            return Err(invalid("server", "`tls_certificate` and `tls_key` go together"));
+        }
+        if let Some(origin) = self.server.cors_origins.iter().find(|origin| !is_origin(origin)) {
+            let text =
+                format!("`cors_origins` has `{origin}`, and an origin is written https://HOST, with :PORT if need be");
+            return Err(invalid("server", text));
+        }
+        if self.rates.requests_per_second > 0 && self.rates.burst == 0 {
+            return Err(invalid("rates", "with `requests_per_second` goes a `burst` of at least 1"));
+        }
         self.auth.check()
     }
 }
@@ -290,8 +334,20 @@ fn invalid(origin: &str, problem: impl std::fmt::Display) -> ConfigError {
     ConfigError::Invalid { origin: origin.to_owned(), problem: problem.to_string().trim_end().to_owned() }
 }
 
-fn unless_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    Ok(Some(String::deserialize(deserializer)?).filter(|text| !text.is_empty()))
+/// As browsers send it: without a path, not even `/`. `*` stands for all.
+fn is_origin(text: &str) -> bool {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    text == "*" || host.is_some_and(|host| !host.is_empty() && host.bytes().all(|b| b.is_ascii_graphic() && b != b'/'))
+}
+
+fn unless_empty<'de, D: serde::Deserializer<'de>, T: FromStr<Err: std::fmt::Display>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|error| serde::de::Error::custom(format!("`{text}`: {error}")))
 }
 
 #[cfg(test)]

@@ -22,6 +22,9 @@ pub enum DataFolderError {
     /// Another process has it.
     #[error("the data folder {} is in use by a running server", .0.display())]
     InUse(PathBuf),
+    /// What is in it is half of a backup.
+    #[error("a restore into the data folder {} was interrupted; run it again, with --replace", .0.display())]
+    Unfinished(PathBuf),
     /// It cannot be read or written.
     #[error("the data folder {}: {source}", .path.display())]
     Unusable {
@@ -31,6 +34,13 @@ pub enum DataFolderError {
         source: io::Error,
     },
 }
+
+/// The file that is locked.
+pub(crate) const LOCK: &str = "lock";
+/// The file that is there while a backup is moved into the folder.
+pub(crate) const UNFINISHED: &str = "restore-unfinished";
+/// How the names of what is not complete end.
+pub(crate) const DRAFT: &str = ".draft";
 
 impl DataFolder {
     /// Makes the folder if it is not there.
@@ -45,6 +55,28 @@ impl DataFolder {
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(path).map_err(|source| folder.unusable(source))?;
         Ok(folder)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether a server could use a folder that may not be there yet; leaves nothing behind. Says whether it is there.
+    ///
+    /// # Errors
+    /// If it could not.
+    pub fn try_out(path: &Path) -> Result<bool, DataFolderError> {
+        let folder = Self { path: path.to_owned() };
+        let try_out = |path: &Path| {
+            let draft = path.join(format!("check.{}.draft", std::process::id()));
+            private().create_new(true).open(&draft).and_then(|_| fs::remove_file(&draft))
+        };
+        let there = path.try_exists().map_err(|source| folder.unusable(source))?;
+        let existing = path.ancestors().find(|path| path.as_os_str().is_empty() || path.exists());
+        let existing = existing.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+        try_out(existing).map_err(|source| folder.unusable(source))?;
+        Ok(there)
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -62,12 +94,30 @@ impl DataFolder {
         Ok(self.file(name))
     }
 
+    /// The size of a database in the folder, with what is not in its file yet. Nothing: it cannot be told.
+    pub fn bytes_of(&self, database: &str) -> Option<u64> {
+        let bytes = |name: &str| fs::metadata(self.file(name)).map(|found| found.len());
+        Some(bytes(database).ok()? + bytes(&format!("{database}-wal")).unwrap_or_default())
+    }
+
     /// Takes the folder for this process alone, until the lock is dropped.
     ///
     /// # Errors
-    /// If another process has it.
+    /// If another process has it, or a restore into it was interrupted.
     pub fn lock(&self) -> Result<FolderLock, DataFolderError> {
-        let opened = private().open(self.private_file("lock")?);
+        let lock = self.lock_to_restore()?;
+        if self.file(UNFINISHED).exists() {
+            return Err(DataFolderError::Unfinished(self.path.clone()));
+        }
+        Ok(lock)
+    }
+
+    /// The same for who puts a backup into it.
+    ///
+    /// # Errors
+    /// If another process has it.
+    pub fn lock_to_restore(&self) -> Result<FolderLock, DataFolderError> {
+        let opened = private().open(self.private_file(LOCK)?);
         let file = opened.map_err(|source| self.unusable(source))?;
         match file.try_lock() {
             Ok(()) => Ok(FolderLock { _file: file }),

@@ -17,6 +17,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{HookConfig, HookFailure};
 use crate::error::ServiceError;
 use crate::service::hook::{PushHook, PushedGroups};
+use crate::trace::{self, TRACEPARENT, TRACESTATE};
 
 /// A hook that is reached over HTTP.
 pub struct HttpHook {
@@ -167,8 +168,18 @@ fn sign(secret: &str, timestamp: &str, body: &[u8]) -> String {
     mac.finalize().into_bytes().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
 }
 
+/// The same request, as part of the trace of the push.
+fn traced(request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+    let Some(context) = trace::current() else { return request };
+    let request = request.header(TRACEPARENT, context.traceparent());
+    match context.tracestate() {
+        Some(state) => request.header(TRACESTATE, state),
+        None => request,
+    }
+}
+
 async fn read(request: reqwest::RequestBuilder) -> Result<Vec<u8>, HookError> {
-    let mut response = request.send().await.map_err(HookError::Unreachable)?;
+    let mut response = traced(request).send().await.map_err(HookError::Unreachable)?;
     if !response.status().is_success() {
         return Err(HookError::Status(response.status().as_u16()));
     }

@@ -2,6 +2,7 @@
 
 mod caller;
 mod connections;
+mod cors;
 #[expect(unused_qualifications, reason = "utoipa writes them")]
 mod datasets;
 mod dev;
@@ -9,7 +10,9 @@ mod error;
 mod events;
 mod health;
 mod message;
+mod observe;
 mod openapi;
+mod rates;
 #[expect(unused_qualifications, reason = "utoipa writes them")]
 mod records;
 mod sync;
@@ -18,8 +21,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{HeaderName, Method, StatusCode, Uri};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse as _, Response};
+use axum::middleware;
+use axum::response::IntoResponse as _;
 use sync_core::model::Timestamp;
 use time::OffsetDateTime;
 use time::macros::format_description;
@@ -28,10 +31,11 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use utoipa_axum::router::OpenApiRouter;
 
-pub use connections::serve;
+pub use connections::{Entrance, serve};
 
 use crate::deps::Deps;
 use crate::http::error::HttpError;
+use crate::http::rates::Rates;
 
 /// What handlers share.
 #[derive(Clone)]
@@ -41,20 +45,23 @@ struct App {
     requests: Arc<Semaphore>,
     /// One permit a stream of events.
     streams: Arc<Semaphore>,
+    /// How often each identity may call.
+    rates: Arc<Rates>,
     /// Where this server is reached: `http://HOST:PORT`.
     base: Arc<str>,
 }
 
 /// All routes, to be reached at `base` (`http://HOST:PORT`).
 pub fn router(deps: Deps, base: &str) -> Router {
-    let requests = Arc::new(Semaphore::new(deps.server.requests_max));
-    let streams = Arc::new(Semaphore::new(deps.server.streams_max));
-    let app = App { deps, requests, streams, base: base.into() };
+    let app = App::new(deps, base);
+    let observed = Arc::clone(app.deps.service.metrics());
+    let cors = cors::layer(&app.deps.server.cors_origins);
     let (rest, document) = rest();
     let routes =
         Router::new().merge(sync::router()).merge(health::router()).merge(rest).merge(openapi::router(document));
     let routes = if app.deps.dev_issuer.is_some() { routes.merge(dev::router()) } else { routes };
-    routes
+    let routes = if app.deps.server.metrics_here() { routes.merge(health::metrics_router()) } else { routes };
+    let routes = routes
         .fallback(async |uri: Uri| HttpError::NotFound(uri.path().to_owned()))
         .method_not_allowed_fallback(async |method: Method| HttpError::MethodNotAllowed(method))
         .with_state(app)
@@ -62,9 +69,9 @@ pub fn router(deps: Deps, base: &str) -> Router {
             // The panic's own message went to standard error.
             tracing::error!("a request panicked");
             HttpError::Panicked.into_response()
-        }))
-        .layer(middleware::from_fn(log))
-        .layer(CompressionLayer::new())
+        }));
+    let routes = if let Some(cors) = cors { routes.layer(cors) } else { routes };
+    routes.layer(middleware::from_fn_with_state(observed, observe::observe)).layer(CompressionLayer::new())
 }
 
 /// Records, datasets and events, for the caller and for an owner whom the path names, and their description.
@@ -76,12 +83,18 @@ fn rest() -> (Router<App>, utoipa::openapi::OpenApi) {
     (own.merge(of_owners), document)
 }
 
-/// One line a request.
-async fn log(request: axum::extract::Request, next: Next) -> Response {
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let response = next.run(request).await;
-    tracing::debug!(http.method = %method, http.path = path, http.status = response.status().as_u16(), "answered a request");
-    response
+/// What is served on the address for metrics: numbers and health, for whoever runs the server.
+pub fn metrics_router(deps: Deps) -> Router {
+    Router::new().merge(health::router()).merge(health::metrics_router()).with_state(App::new(deps, ""))
+}
+
+impl App {
+    fn new(deps: Deps, base: &str) -> Self {
+        let requests = Arc::new(Semaphore::new(deps.server.requests_max));
+        let streams = Arc::new(Semaphore::new(deps.server.streams_max));
+        let rates = Arc::new(Rates::new(&deps.rates));
+        Self { deps, requests, streams, rates, base: base.into() }
+    }
 }
 
 /// A time as RFC 3339 writes it, in UTC, to the millisecond.

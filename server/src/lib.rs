@@ -3,6 +3,8 @@
 #![warn(missing_docs)]
 
 pub mod auth;
+pub mod backup;
+pub mod checks;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -11,6 +13,9 @@ pub mod deps;
 pub mod error;
 pub mod hook;
 pub mod http;
+pub mod metrics;
 pub mod service;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
+pub mod trace;

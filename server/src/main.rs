@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
+use std::fmt::{self, Display};
 use std::future::Future;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -15,19 +16,26 @@ use sync_core::model::EpochReason;
 use syncline_server::auth::dev_issuer::DevIssuer;
 use syncline_server::auth::jwt::Verifier;
 use syncline_server::auth::setup;
+use syncline_server::backup::{self, BackupArgs, BackupError, RestoreArgs};
+use syncline_server::checks::Checks;
 use syncline_server::cli::{self, DeviceArgs};
 use syncline_server::clock::{Clock as _, SystemClock, SystemRandom, SystemSleep};
-use syncline_server::config::{Config, Duration, HookConfig};
+use syncline_server::config::{AuthConfig, Config, Duration, HookConfig, ServerConfig};
 use syncline_server::data_folder::DataFolder;
-use syncline_server::deps::Deps;
+use syncline_server::deps::{Deps, Stopping};
 use syncline_server::hook::HttpHook;
+use syncline_server::http::Entrance;
+use syncline_server::metrics::Metrics;
 use syncline_server::service::hook::PushHook;
 use syncline_server::service::{Service, ServiceParts, ServiceSettings};
-use syncline_server::store::sqlite::SqliteStore;
+use syncline_server::store::metered::MeteredStore;
+use syncline_server::store::sqlite::{FileVersion, SqliteStore};
+use syncline_server::tls::Tls;
 use syncline_server::{http, telemetry};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 
 /// Offline-first sync that you host yourself: the server, and a device on the command line
 #[derive(Parser)]
@@ -48,6 +56,12 @@ enum Command {
     Token(TokenArgs),
     /// Say that the data folder was put back from a backup, before the server starts on it
     Fence(FenceArgs),
+    Backup(BackupArgs),
+    Restore(RestoreArgs),
+    /// Say whether the server would start, line by line, without starting it
+    ///
+    /// Takes what `serve` takes, prints a line for each thing that was looked at, and ends with 2 if one is wrong.
+    CheckConfig(ServeArgs),
     Device(DeviceArgs),
 }
 
@@ -148,6 +162,12 @@ impl<E: Error> From<E> for Failed {
     }
 }
 
+impl Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
 fn usage(error: impl Into<Failed>) -> Failed {
     Failed { exit: USAGE, ..error.into() }
 }
@@ -166,6 +186,9 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve(args, json),
         Command::Token(args) => token(&args, json),
         Command::Fence(args) => fence(&args, json),
+        Command::Backup(args) => back_up(&args, json),
+        Command::Restore(args) => restore(&args, json),
+        Command::CheckConfig(args) => check_config(args, json),
         Command::Device(args) => return ExitCode::from(cli::run(args, json) as u8),
     };
     match result {
@@ -195,6 +218,7 @@ fn serve(args: ServeArgs, json: bool) -> Result<(), Failed> {
     if !dev && config.auth.issuers.is_empty() && config.auth.service_key.is_none() {
         return Err(Failed { exit: USAGE, message: NO_ISSUER.to_owned() });
     }
+    let tls = tls(&config.server)?;
     let folder = DataFolder::open(&config.server.data)?;
     // Until the end: nobody else may have the folder while the store is open.
     let _lock = folder.lock()?;
@@ -207,9 +231,11 @@ fn serve(args: ServeArgs, json: bool) -> Result<(), Failed> {
         clock: Arc::new(SystemClock),
         dev_issuer,
         server: config.server,
+        rates: config.rates,
+        stopping: Stopping::default(),
     };
     let runtime = Runtime::new()?;
-    let served = runtime.block_on(run(deps, config.auth.keys_refresh, json));
+    let served = runtime.block_on(run(deps, tls, config.auth.keys_refresh, json));
     // What still runs ends before the store that it uses. The store ends with the last of its users: here.
     drop(runtime);
     drop(service);
@@ -218,22 +244,53 @@ fn serve(args: ServeArgs, json: bool) -> Result<(), Failed> {
 }
 
 /// Serves until a signal comes.
-async fn run(deps: Deps, keys_refresh: Duration, json: bool) -> Result<(), Failed> {
-    let stop = stop_signal()?;
+async fn run(deps: Deps, tls: Option<Arc<Tls>>, keys_refresh: Duration, json: bool) -> Result<(), Failed> {
+    let told = stop_signal()?;
+    let hangup = signal(SignalKind::hangup())?;
     let config = deps.server.clone();
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(|error| Failed { exit: FAILURE, message: format!("cannot listen on {}: {error}", config.listen) })?;
-    let address = format!("http://{}", listener.local_addr()?);
+    let listener = bind(config.listen).await?;
+    let address = format!("{}://{}", if tls.is_some() { "https" } else { "http" }, listener.local_addr()?);
+    let mut beside = JoinSet::new();
+    if let Some(metrics_listen) = config.metrics_listen.filter(|_| !config.metrics_here()) {
+        let listener = bind(metrics_listen).await?;
+        tracing::info!("metrics at http://{}/metrics", listener.local_addr()?);
+        let (router, config) = (http::metrics_router(deps.clone()), config.clone());
+        // Who looks at the numbers does not count in them.
+        let entrance = Entrance { listener, tls: None, metrics: Arc::default() };
+        beside.spawn(async move { http::serve(entrance, router, &config, std::future::pending()).await });
+    }
     print(json, &address, || json!({"address": address}))?;
     tracing::info!(address, dev = deps.dev_issuer.is_some(), "serving at {address}");
-    let purge = tokio::spawn(purge_often(Arc::clone(&deps.service)));
-    let refresh = tokio::spawn(refresh_keys_often(Arc::clone(&deps.verifier), keys_refresh));
-    let router = http::router(deps, &address);
-    http::serve(listener, router, &config, stop).await;
-    purge.abort();
-    refresh.abort();
+    beside.spawn(purge_often(Arc::clone(&deps.service)));
+    beside.spawn(reload_often(hangup, tls.clone()));
+    beside.spawn(refresh_keys_often(Arc::clone(&deps.verifier), keys_refresh));
+    let stopping = deps.stopping.clone();
+    let stop = async move {
+        told.await;
+        stopping.begin();
+        tokio::time::sleep(config.stop_delay.get()).await;
+    };
+    let config = deps.server.clone();
+    let entrance = Entrance { listener, tls, metrics: Arc::clone(deps.service.metrics()) };
+    http::serve(entrance, http::router(deps, &address), &config, stop).await;
+    beside.shutdown().await;
     Ok(())
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, Failed> {
+    let failed = |error| Failed { exit: FAILURE, message: format!("cannot listen on {address}: {error}") };
+    TcpListener::bind(address).await.map_err(failed)
+}
+
+/// Reads the certificate again whenever the operator asks for it. Without one, there is nothing to read.
+async fn reload_often(mut hangup: Signal, tls: Option<Arc<Tls>>) {
+    while hangup.recv().await.is_some() {
+        match tls.as_ref().map(|tls| tls.reload()) {
+            None => {}
+            Some(Ok(())) => tracing::info!("read the certificate and its key again"),
+            Some(Err(error)) => tracing::error!(error = &error as &dyn Error, "the certificate stays as it was"),
+        }
+    }
 }
 
 async fn purge_often(service: Arc<Service>) {
@@ -293,18 +350,139 @@ fn fence(args: &FenceArgs, json: bool) -> Result<(), Failed> {
     print(json, &format!("fenced {datasets} datasets"), || json!({"datasets": datasets, "why": why}))
 }
 
+fn back_up(args: &BackupArgs, json: bool) -> Result<(), Failed> {
+    let BackupArgs { target, data } = args;
+    let config = Config::load(None, std::env::vars_os()).map_err(usage)?;
+    let data = data.as_ref().unwrap_or(&config.server.data);
+    let bytes = backup::back_up(data, target, DATABASE, SqliteStore::copy).map_err(of_backup)?;
+    let target = target.display().to_string();
+    print(json, &format!("backed up {bytes} bytes to {target}"), || json!({"backup": target, "bytes": bytes}))
+}
+
+fn restore(args: &RestoreArgs, json: bool) -> Result<(), Failed> {
+    let RestoreArgs { backup, data, replace, discard } = args;
+    let config = Config::load(None, std::env::vars_os()).map_err(usage)?;
+    telemetry::start(&config.log).map_err(usage)?;
+    if !backup.join(DATABASE).is_file() {
+        return Err(of_backup(BackupError::NoDatabase(backup.clone())));
+    }
+    let why = if *discard { EpochReason::RolledBack } else { EpochReason::Fenced };
+    let check_and_fence = |draft: &DataFolder| -> Result<usize, Failed> {
+        SqliteStore::check(&draft.path().join(DATABASE))?;
+        let service = service(draft, &config)?;
+        Ok(Runtime::new()?.block_on(service.fence(why))?)
+    };
+    let prepare = |draft: &DataFolder| check_and_fence(draft).map_err(RestoreFailed);
+    let restored = backup::restore(backup, &DataFolder::open(data)?, DATABASE, *replace, prepare);
+    let (datasets, aside) = restored.map_err(|RestoreFailed(failed)| failed)?;
+    let aside = aside.map(|path| path.display().to_string());
+    let mut text = format!("restored {}, and fenced {datasets} datasets", data.display());
+    if let Some(aside) = &aside {
+        text = format!("{text}; what was there is in {aside}");
+    }
+    print(json, &text, || json!({"datasets": datasets, "why": why, "replaced": aside}))
+}
+
+/// Why a restore did not come to its end.
+struct RestoreFailed(Failed);
+
+impl From<BackupError> for RestoreFailed {
+    fn from(error: BackupError) -> Self {
+        Self(of_backup(error))
+    }
+}
+
+fn of_backup(error: BackupError) -> Failed {
+    if error.is_usage() { usage(error) } else { error.into() }
+}
+
+fn check_config(args: ServeArgs, json: bool) -> Result<(), Failed> {
+    let mut checks = Checks::default();
+    let file = args.config.as_ref().map_or_else(|| "defaults".to_owned(), |file| file.display().to_string());
+    let config = Config::load(args.config.as_deref(), std::env::vars_os()).map_err(Failed::from);
+    match config {
+        Ok(config) => {
+            checks.note("configuration", Ok::<_, Failed>(format!("{file} and the environment")));
+            check_parts(args, config, &mut checks);
+        }
+        Err(failed) => checks.note("configuration", Err(failed)),
+    }
+    print(json, &checks.to_text(), || checks.to_json())?;
+    if checks.is_ok() {
+        return Ok(());
+    }
+    Err(Failed { exit: USAGE, message: "the server would not start".to_owned() })
+}
+
+fn check_parts(args: ServeArgs, config: Config, checks: &mut Checks) {
+    let ServeArgs { config: _, listen, data, dev } = args;
+    let data = data.unwrap_or_else(|| config.server.data.clone());
+    checks.note("log", telemetry::check(&config.log).map(|()| config.log.level.clone()));
+    let there = DataFolder::try_out(&data).map_err(Failed::from);
+    let state = |there| if there { "can be written" } else { "will be made" };
+    checks.note("data folder", there.map(|there| format!("{} {}", data.display(), state(there))));
+    let database = data.join(DATABASE);
+    if database.exists() {
+        let version = |FileVersion { found, known }| match found == known {
+            true => format!("{} is up to date", database.display()),
+            false => format!("{} will be brought from version {found} to {known}", database.display()),
+        };
+        checks.note("store", SqliteStore::version(&database).map(version).map_err(Failed::from));
+    } else {
+        checks.note("store", Ok::<_, Failed>(format!("{} will be made", database.display())));
+    }
+    let secure = |tls: Option<_>| if tls.is_some() { "certificate and key belong together" } else { "off" };
+    checks.note("tls", tls(&config.server).map(|tls| secure(tls).to_owned()));
+    let listen = listen.unwrap_or(config.server.listen);
+    for (what, address) in [("listen", Some(listen)), ("metrics", config.server.metrics_listen)] {
+        let Some(address) = address.filter(|address| what == "listen" || *address != listen) else { continue };
+        let bound = std::net::TcpListener::bind(address);
+        checks.note(what, bound.map(|_| format!("{address} is free")).map_err(|error| format!("{address}: {error}")));
+    }
+    let asked = |hook: Option<_>| if hook.is_some() { "is set up, and not asked now" } else { "off" };
+    checks.note("hook", hook(&config.hook).map(|hook| asked(hook).to_owned()));
+    check_issuers(&config.auth, dev, checks);
+}
+
+/// Whose tokens are taken, and whether their keys can be had.
+fn check_issuers(config: &AuthConfig, dev: bool, checks: &mut Checks) {
+    if dev {
+        checks.note("issuer", Ok::<_, Failed>("the dev issuer".to_owned()));
+    } else if config.issuers.is_empty() && config.service_key.is_none() {
+        checks.note("issuer", Err(Failed { exit: USAGE, message: NO_ISSUER.to_owned() }));
+    }
+    let tried = setup::verifier(config, None).map_err(Failed::from).and_then(|verifier| {
+        let runtime = Runtime::new()?;
+        Ok(runtime.block_on(verifier.try_keys(SystemClock.now())))
+    });
+    match tried {
+        Ok(tried) => {
+            for (issuer, keys) in tried {
+                let problem =
+                    |error| Failed { message: format!("{issuer}: {}", Failed::from(error).message), exit: USAGE };
+                checks.note("issuer", keys.map(|()| format!("{issuer}: its keys are there")).map_err(problem));
+            }
+        }
+        Err(failed) => checks.note("issuer", Err(failed)),
+    }
+}
+
 fn data_folder(chosen: Option<&Path>) -> Result<DataFolder, Failed> {
     let config = Config::load(None, std::env::vars_os()).map_err(usage)?;
     Ok(DataFolder::open(chosen.unwrap_or(&config.server.data))?)
 }
 
 fn service(folder: &DataFolder, config: &Config) -> Result<Service, Failed> {
+    let store = Arc::new(SqliteStore::open(&folder.private_file(DATABASE)?)?);
+    let measured = folder.clone();
+    let metrics = Arc::new(Metrics::new(move || measured.bytes_of(DATABASE)));
     let parts = ServiceParts {
-        store: Arc::new(SqliteStore::open(&folder.private_file(DATABASE)?)?),
+        store: Arc::new(MeteredStore::new(store, Arc::clone(&metrics))),
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
         sleep: Arc::new(SystemSleep),
         hook: hook(&config.hook)?,
+        metrics,
     };
     let settings = ServiceSettings {
         limits: config.limits.clone(),
@@ -316,6 +494,11 @@ fn service(folder: &DataFolder, config: &Config) -> Result<Service, Failed> {
 
 fn hook(config: &HookConfig) -> Result<Option<Arc<dyn PushHook>>, Failed> {
     Ok(HttpHook::new(config).map_err(usage)?.map(|hook| Arc::new(hook) as Arc<dyn PushHook>))
+}
+
+fn tls(config: &ServerConfig) -> Result<Option<Arc<Tls>>, Failed> {
+    let (Some(certificate), Some(key)) = (&config.tls_certificate, &config.tls_key) else { return Ok(None) };
+    Ok(Some(Arc::new(Tls::load(certificate, key).map_err(usage)?)))
 }
 
 /// Prints the one line that a command is for.

@@ -19,6 +19,8 @@ use sync_core::merge::push::PushContext;
 use sync_core::model::{Limits, limits};
 
 use crate::clock::{Clock, Draw, RandomSource, Sleep};
+use crate::error::ServiceError;
+use crate::metrics::Metrics;
 use crate::service::datasets::Creations;
 use crate::service::hints::Hints;
 use crate::service::hook::PushHook;
@@ -38,6 +40,8 @@ pub struct ServiceParts {
     pub sleep: Arc<dyn Sleep>,
     /// Who looks at pushes before they are decided.
     pub hook: Option<Arc<dyn PushHook>>,
+    /// Where it is counted what happens.
+    pub metrics: Arc<Metrics>,
 }
 
 /// What an operator may choose.
@@ -78,7 +82,7 @@ impl Service {
     /// The service over these parts.
     pub fn new(parts: ServiceParts, settings: ServiceSettings) -> Self {
         let limits_version = limits_version(&settings.limits);
-        let hints = Hints::new(&*parts.random);
+        let hints = Hints::new(Arc::clone(&parts.random));
         let (queues, creations) = (PushQueues::default(), Creations::default());
         Self { parts, settings, limits_version, queues, creations, hints }
     }
@@ -91,6 +95,20 @@ impl Service {
     /// Where one hears of commits.
     pub const fn hints(&self) -> &Hints {
         &self.hints
+    }
+
+    /// What has been counted so far.
+    pub const fn metrics(&self) -> &Arc<Metrics> {
+        &self.parts.metrics
+    }
+
+    /// Whether the store answers.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub async fn check_store(&self) -> Result<(), ServiceError> {
+        self.parts.store.addresses(None, 1).await?;
+        Ok(())
     }
 
     /// Decides something with what a host adds to decisions.

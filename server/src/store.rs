@@ -6,6 +6,7 @@
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod memory;
+pub mod metered;
 pub mod sqlite;
 
 use std::collections::{BTreeMap, BTreeSet};

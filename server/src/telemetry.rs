@@ -14,14 +14,25 @@ pub struct InvalidLevel {
     source: tracing_subscriber::filter::ParseError,
 }
 
+/// Looks whether logging could start.
+///
+/// # Errors
+/// If the level is none.
+pub fn check(config: &LogConfig) -> Result<(), InvalidLevel> {
+    filter(config).map(drop)
+}
+
+fn filter(config: &LogConfig) -> Result<EnvFilter, InvalidLevel> {
+    let filter = EnvFilter::try_new(&config.level);
+    filter.map_err(|source| InvalidLevel { level: config.level.clone(), source })
+}
+
 /// Starts logging. To be called once.
 ///
 /// # Errors
 /// If the level is none.
 pub fn start(config: &LogConfig) -> Result<(), InvalidLevel> {
-    let filter = EnvFilter::try_new(&config.level);
-    let filter = filter.map_err(|source| InvalidLevel { level: config.level.clone(), source })?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter(config)?).with_writer(io::stderr);
     let is_terminal = io::stderr().is_terminal();
     let as_text = match config.format {
         LogFormat::Auto => is_terminal,
@@ -29,6 +40,10 @@ pub fn start(config: &LogConfig) -> Result<(), InvalidLevel> {
         LogFormat::Json => false,
     };
     // Already started: then this is not the first call, and the first one counts.
-    drop(if as_text { lines.with_ansi(is_terminal).try_init() } else { lines.json().flatten_event(true).try_init() });
+    drop(if as_text {
+        lines.with_ansi(is_terminal).try_init()
+    } else {
+        lines.json().flatten_event(true).with_current_span(false).try_init()
+    });
     Ok(())
 }

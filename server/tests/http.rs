@@ -18,8 +18,8 @@ use syncline_server::auth::jwt::Verifier;
 use syncline_server::clock::{Clock as _, SystemClock, SystemRandom, SystemSleep};
 use syncline_server::config::{Config, ServerConfig};
 use syncline_server::data_folder::DataFolder;
-use syncline_server::deps::Deps;
-use syncline_server::http;
+use syncline_server::deps::{Deps, Stopping};
+use syncline_server::http::{self, Entrance};
 use syncline_server::service::{Service, ServiceParts, ServiceSettings};
 use syncline_server::store::memory::MemoryStore;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -49,7 +49,8 @@ impl Server {
         let issuer = DevIssuer::open(&DataFolder::open(folder.path()).unwrap(), &SystemRandom).unwrap();
         let pool = IdentityPool::parse("local", "default").unwrap();
         let keys = Arc::new(StaticJwks::new(issuer.keys()).unwrap());
-        let mut config = Config::load(None, std::iter::empty()).unwrap().server;
+        let all = Config::load(None, std::iter::empty()).unwrap();
+        let mut config = all.server;
         change(&mut config);
         let parts = ServiceParts {
             store: Arc::new(MemoryStore::new()),
@@ -57,6 +58,7 @@ impl Server {
             random: Arc::new(SystemRandom),
             sleep: Arc::new(SystemSleep),
             hook: None,
+            metrics: Arc::default(),
         };
         let limits = Limits { request_bytes_max: 100_000, ..Limits::default() };
         let settings = ServiceSettings { limits, ..ServiceSettings::default() };
@@ -67,13 +69,16 @@ impl Server {
             clock: Arc::new(SystemClock),
             dev_issuer: Some(Arc::clone(&issuer)),
             server: config.clone(),
+            rates: all.rates,
+            stopping: Stopping::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let router = http::router(deps, &base);
         let (stop, stopped) = oneshot::channel();
         let served = tokio::spawn(async move {
-            http::serve(listener, router, &config, async { drop(stopped.await) }).await;
+            let entrance = Entrance { listener, tls: None, metrics: Arc::default() };
+            http::serve(entrance, router, &config, async { drop(stopped.await) }).await;
         });
         let client = Client::builder().no_gzip().no_zstd().build().unwrap();
         Self { base, issuer, client, stop: Some(stop), served, _folder: folder }

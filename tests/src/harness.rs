@@ -8,8 +8,8 @@ mod http;
 mod issuers;
 mod proxy;
 mod server;
-mod tunnel;
 mod tools;
+mod tunnel;
 
 pub use binary::syncline;
 pub use device::{Device, Exit, Outcome};

@@ -113,6 +113,15 @@ impl Verifier {
         join_all(self.issuers.values().map(|issuer| issuer.keys.refresh(now))).await;
     }
 
+    /// Whether each issuer's keys are to be had.
+    pub async fn try_keys(&self, now: Timestamp) -> Vec<(String, Result<(), JwksError>)> {
+        let tried = self.issuers.iter().map(async |(issuer, configured)| {
+            // There is no key without a name, so this says nothing but whether there are keys.
+            (issuer.clone(), configured.keys.key("", now).await.map(drop))
+        });
+        join_all(tried).await
+    }
+
     /// Who calls, by the value of the header `Authorization`: a token, bare or behind `Bearer`.
     ///
     /// # Errors

@@ -21,6 +21,19 @@ fn the_defaults_are_the_limits_of_the_core() {
 }
 
 #[test]
+fn by_default_there_are_no_metrics_no_foreign_pages_and_no_tls() {
+    let server = Config::load(None, std::iter::empty()).unwrap().server;
+    assert_eq!((server.metrics_listen, server.metrics_here(), server.tls_certificate), (None, false, None));
+    assert!(server.cors_origins.is_empty());
+    let file = "[server]\nlisten = \"127.0.0.1:1\"\nmetrics_listen = \"127.0.0.1:1\"\n\
+        cors_origins = [\"*\", \"https://app.example:8443\"]\n";
+    let server = load(file, &[]).unwrap().server;
+    assert!(server.metrics_here());
+    let apart = load(file, &[("SYNCLINE__SERVER__METRICS_LISTEN", "127.0.0.1:2")]).unwrap().server;
+    assert!(!apart.metrics_here() && apart.metrics_listen.is_some());
+}
+
+#[test]
 fn the_environment_overrides_the_file_and_the_file_the_defaults() {
     let file = "[server]\nlisten = \"127.0.0.1:1\"\nrequests_max = 5\n";
     let variables = [
@@ -51,6 +64,12 @@ fn what_is_not_a_setting_is_refused_with_what_is() {
     check("[retention]\ntombstones = \"90 days\"\n", &[], "a duration is a whole number with a unit");
     check("[auth]\nissuer = \"https://issuer.example\"\n", &[], "there is no setting `issuer` in the section `auth`");
     check("[auth]\nkeys_refresh = \"0s\"\n", &[], "`keys_refresh` and `unknown_key_interval` are longer than 0s");
+    check("[server]\ntls_key = \"key.pem\"\n", &[], "`tls_certificate` and `tls_key` go together");
+    check("[server]\nmetrics_listen = \"9090\"\n", &[], "`9090`: invalid socket address");
+    for origin in ["https://app.example/", "app.example", "https://", "null"] {
+        check(&format!("[server]\ncors_origins = [\"{origin}\"]\n"), &[], &format!("`cors_origins` has `{origin}`"));
+    }
+    check("[rates]\nburst = 0\n", &[], "a `burst` of at least 1");
     check("", &[("SYNCLINE__SERVER", "x")], "it is written SYNCLINE__SECTION__KEY");
     check("", &[("SYNCLINE__SERVER__PORT", "1")], "there is no setting `port`");
     check("", &[("SYNCLINE__LIMITS__RECORDS_MAX", "many")], "its value is not one of TOML");

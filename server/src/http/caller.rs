@@ -17,7 +17,9 @@ impl FromRequestParts<App> for SignedIn {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
         let authorization = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        Ok(app.deps.verifier.verify(authorization, app.deps.clock.now()).await?)
+        let signed_in = app.deps.verifier.verify(authorization, app.deps.clock.now()).await?;
+        app.rates.check(&signed_in.caller)?;
+        Ok(signed_in)
     }
 }
 

@@ -8,19 +8,33 @@ use std::time::Duration;
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::config::ServerConfig;
+use crate::metrics::Metrics;
+use crate::tls::Tls;
+
+/// Where connections come in.
+pub struct Entrance {
+    /// The socket.
+    pub listener: TcpListener,
+    /// How connections are made secure; nothing: they are plain.
+    pub tls: Option<Arc<Tls>>,
+    /// Where they are counted.
+    pub metrics: Arc<Metrics>,
+}
 
 /// How long to wait when no connection can be taken, because there are no file descriptors for instance.
 const ACCEPT_AGAIN_MS: u64 = 100;
 
 /// Serves until `stop` is ready; then finishes what is open, within the configured time.
-pub async fn serve(listener: TcpListener, router: Router, config: &ServerConfig, stop: impl Future<Output = ()>) {
+pub async fn serve(entrance: Entrance, router: Router, config: &ServerConfig, stop: impl Future<Output = ()>) {
+    let Entrance { listener, tls, metrics } = entrance;
     let graceful = GracefulShutdown::new();
     let free = Arc::new(Semaphore::new(config.connections_max));
     let mut connections = JoinSet::new();
@@ -40,14 +54,19 @@ pub async fn serve(listener: TcpListener, router: Router, config: &ServerConfig,
         let mut builder = Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(config.head_timeout.get());
         builder.http2().timer(TokioTimer::new()).keep_alive_interval(config.head_timeout.get());
-        let service = TowerToHyperService::new(router.clone());
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let connection = graceful.watch(connection);
+        let (router, watcher, counted) = (router.clone(), graceful.watcher(), metrics.connection());
+        let acceptor = tls.as_ref().map(|tls| tls.acceptor());
+        let handshake_timeout = config.head_timeout.get();
         connections.spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(error, "a connection broke off");
+            match acceptor {
+                None => serve_one(stream, &builder, router, watcher).await,
+                Some(acceptor) => match tokio::time::timeout(handshake_timeout, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => serve_one(stream, &builder, router, watcher).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "a connection did not become a secure one"),
+                    Err(_) => tracing::debug!("a connection became a secure one too slowly"),
+                },
             }
-            drop(permit);
+            drop((permit, counted));
         });
         // Those that are through.
         while connections.try_join_next().is_some() {}
@@ -57,6 +76,18 @@ pub async fn serve(listener: TcpListener, router: Router, config: &ServerConfig,
         tracing::warn!(connections = connections.len(), "stopped while requests were open");
     }
     connections.shutdown().await;
+}
+
+async fn serve_one(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    builder: &Builder<TokioExecutor>,
+    router: Router,
+    watcher: Watcher,
+) {
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).into_owned();
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(error, "a connection broke off");
+    }
 }
 
 async fn accept(listener: &TcpListener, free: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {

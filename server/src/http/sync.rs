@@ -3,11 +3,12 @@
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::post;
 use sync_core::protocol::SyncRequest;
 
+use crate::auth::rules::SignedIn;
 use crate::error::ServiceError;
 use crate::http::App;
 use crate::http::error::HttpError;
@@ -20,16 +21,18 @@ pub(super) fn router() -> Router<App> {
     Router::new().route("/v1/sync", post(sync))
 }
 
-async fn sync(State(app): State<App>, headers: HeaderMap, body: Body) -> Result<Response, HttpError> {
-    // Who may not ask does not make us read.
-    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let signed_in = app.deps.verifier.verify(authorization, app.deps.clock.now()).await?;
+async fn sync(
+    State(app): State<App>,
+    SignedIn { caller, expires_at: _ }: SignedIn,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, HttpError> {
     let too_many = |_| ServiceError::TooManyRequests { retry_after_ms: RETRY_AFTER_MS };
     let _permit = app.requests.try_acquire().map_err(too_many)?;
     let formats = message::formats(&headers)?;
     let bytes_max = app.deps.service.settings().limits.request_bytes_max;
     let bytes = message::read(body, bytes_max, app.deps.server.body_timeout.get()).await?;
     let request: SyncRequest = message::parse(&headers, bytes, formats.request, bytes_max).await?;
-    let response = app.deps.service.sync(&signed_in.caller, request).await?;
+    let response = app.deps.service.sync(&caller, request).await?;
     Ok(message::respond(&response, formats.response))
 }

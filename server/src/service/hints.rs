@@ -41,12 +41,14 @@ pub enum Heard {
 /// The hints of one run of the server. Clones are the same.
 #[derive(Clone)]
 pub struct Hints {
-    run: u64,
+    random: Arc<dyn RandomSource>,
     state: Arc<Mutex<State>>,
 }
 
 #[derive(Default)]
 struct State {
+    /// Names this run; drawn when somebody listens for the first time.
+    run: Option<u64>,
     /// The number of the latest hint.
     number: u64,
     owners: HashMap<Owner, Said>,
@@ -70,6 +72,7 @@ pub struct Subscription {
     hints: Hints,
     owner: Owner,
     wake: watch::Receiver<()>,
+    run: u64,
     seen: u64,
     is_behind: bool,
 }
@@ -81,10 +84,8 @@ const OWNERS_LEFT_MAX: usize = 10_000;
 
 impl Hints {
     /// The hints of a run that begins.
-    pub fn new(random: &dyn RandomSource) -> Self {
-        let mut run = [0; 8];
-        random.fill(&mut run);
-        Self { run: u64::from_be_bytes(run), state: Arc::default() }
+    pub fn new(random: Arc<dyn RandomSource>) -> Self {
+        Self { random, state: Arc::default() }
     }
 
     /// Says that a dataset has moved on.
@@ -103,7 +104,7 @@ impl Hints {
     /// Listens for an owner from now on, or from where an earlier stream broke off.
     pub fn subscribe(&self, owner: &Owner, after: Option<HintId>) -> Subscription {
         let mut state = self.lock();
-        let number = state.number;
+        let (number, run) = (state.number, self.run(&mut state));
         let said = state.owners.entry(owner.clone()).or_insert_with(|| Said {
             since: number,
             latest: BTreeMap::new(),
@@ -111,12 +112,13 @@ impl Hints {
             wake: watch::Sender::new(()),
         });
         said.listeners += 1;
-        let resumes = |id: &HintId| id.run == self.run && (said.since..=number).contains(&id.number);
+        let resumes = |id: &HintId| id.run == run && (said.since..=number).contains(&id.number);
         let seen = after.filter(resumes).map(|id| id.number);
         Subscription {
             hints: self.clone(),
             owner: owner.clone(),
             wake: said.wake.subscribe(),
+            run,
             seen: seen.unwrap_or(number),
             is_behind: after.is_some() && seen.is_none(),
         }
@@ -129,6 +131,14 @@ impl Hints {
         for said in state.owners.values() {
             said.wake.send_replace(());
         }
+    }
+
+    fn run(&self, state: &mut State) -> u64 {
+        *state.run.get_or_insert_with(|| {
+            let mut run = [0; 8];
+            self.random.fill(&mut run);
+            u64::from_be_bytes(run)
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -144,7 +154,7 @@ impl Subscription {
 
     /// Names what has been heard so far.
     pub const fn id(&self) -> HintId {
-        HintId { run: self.hints.run, number: self.seen }
+        HintId { run: self.run, number: self.seen }
     }
 
     /// Waits for something new. Nothing: the server stops.
@@ -244,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_listener_hears_of_its_owner_alone_and_of_each_dataset_the_latest() {
-        let hints = Hints::new(&SystemRandom);
+        let hints = Hints::new(Arc::new(SystemRandom));
         let mut ada = hints.subscribe(&Owner::parse("x:ada").unwrap(), None);
         assert_eq!(hear(&mut ada), "");
         publish(&hints, "x:bob", "notes", 1);
@@ -261,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_stream_is_resumed_where_it_broke_off_if_that_is_still_known() {
-        let hints = Hints::new(&SystemRandom);
+        let hints = Hints::new(Arc::new(SystemRandom));
         let owner = Owner::parse("x:ada").unwrap();
         let mut first = hints.subscribe(&owner, None);
         publish(&hints, "x:ada", "notes", 1);
@@ -284,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_reader_that_is_far_behind_is_told_so() {
-        let hints = Hints::new(&SystemRandom);
+        let hints = Hints::new(Arc::new(SystemRandom));
         let mut slow = hints.subscribe(&Owner::parse("x:ada").unwrap(), None);
         for at in 0..=HINTS_MAX {
             publish(&hints, "x:ada", &format!("d{at}"), 1);
@@ -296,7 +306,7 @@ mod tests {
 
     #[test]
     fn what_nobody_listens_to_is_forgotten_after_a_while() {
-        let hints = Hints::new(&SystemRandom);
+        let hints = Hints::new(Arc::new(SystemRandom));
         for at in 0..OWNERS_LEFT_MAX + 10 {
             drop(hints.subscribe(&Owner::parse(format!("x:{at}")).unwrap(), None));
         }

@@ -5,6 +5,7 @@ use sync_core::model::{EpochReason, NextPage, SyncCount, Value, limits};
 use sync_core::protocol::{DatasetRequest, Page, Reset, Restart};
 
 use crate::error::ServiceError;
+use crate::metrics::PullOutcome;
 use crate::service::Service;
 use crate::service::line::{LineVerdict, Standing};
 use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsRead};
@@ -30,6 +31,18 @@ impl Pulled {
 impl Service {
     /// Answers a pull, or says why the device's cursor is not on the line.
     pub(crate) async fn pull(
+        &self,
+        dataset: &DatasetAddress,
+        request: &DatasetRequest,
+        bytes_max: usize,
+    ) -> Result<Pulled, ServiceError> {
+        let result = self.read_page(dataset, request, bytes_max).await;
+        let (outcome, records) = outcome(&result);
+        self.parts.metrics.pulled(outcome, records);
+        result
+    }
+
+    async fn read_page(
         &self,
         dataset: &DatasetAddress,
         request: &DatasetRequest,
@@ -77,6 +90,17 @@ impl Service {
             CommitOutcome::Written => Ok(Some(after)),
             CommitOutcome::Stale => Ok(None),
         }
+    }
+}
+
+/// What is counted of a pull: its outcome, and how many records it brought.
+fn outcome(result: &Result<Pulled, ServiceError>) -> (PullOutcome, usize) {
+    match result {
+        Ok(Pulled::Page(page)) => (PullOutcome::Page, page.records.len()),
+        Ok(Pulled::Unchanged) => (PullOutcome::Unchanged, 0),
+        Ok(Pulled::Restart(_)) => (PullOutcome::Restart, 0),
+        Ok(Pulled::Reset(_)) => (PullOutcome::Reset, 0),
+        Err(_) => (PullOutcome::Failed, 0),
     }
 }
 

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sync_core::merge::push::{
     Answer, Outcome, Planned, PushContext, PushPlan, Refusal, Review, Submission, View, plan_push,
 };
-use sync_core::model::{ChangeId, DeviceId, Group, Limits};
+use sync_core::model::{ChangeId, DeviceId, Group, Limits, Timestamp};
 use sync_core::protocol::{GroupAnswer, GroupStatus, PushAnswer, code};
 use tokio::sync::oneshot;
 
 use crate::error::ServiceError;
+use crate::metrics::PushOutcome;
 use crate::service::Service;
 use crate::service::line::{LineVerdict, Standing};
 use crate::store::{CommitOutcome, DatasetAddress, Touched};
@@ -44,6 +45,7 @@ type PushResult = Result<Pushed, ServiceError>;
 
 struct Waiting {
     request: Arc<PushRequest>,
+    since: Timestamp,
     answer: oneshot::Sender<PushResult>,
 }
 
@@ -81,7 +83,11 @@ impl Service {
         let open = self.queues.open(dataset);
         loop {
             let (answer, mut answered) = oneshot::channel();
-            lock(&open.queue.waiting).push_back(Waiting { request: Arc::clone(&request), answer });
+            lock(&open.queue.waiting).push_back(Waiting {
+                request: Arc::clone(&request),
+                since: self.parts.clock.now(),
+                answer,
+            });
             let result = tokio::select! {
                 biased;
                 result = &mut answered => result,
@@ -93,6 +99,8 @@ impl Service {
             };
             // An error: the request that led was given up by its client. Push again; what was written is recognised.
             if let Ok(result) = result {
+                let (outcome, conflicts) = outcome(&result);
+                self.parts.metrics.pushed(outcome, conflicts);
                 return result;
             }
         }
@@ -111,6 +119,8 @@ impl Service {
                 Err(oneshot::error::TryRecvError::Empty) => {}
             }
             let batch = queue.take();
+            let now = self.parts.clock.now();
+            batch.iter().for_each(|waiting| self.parts.metrics.push_waited(now.0 - waiting.since.0));
             let requests: Vec<&PushRequest> = batch.iter().map(|waiting| &*waiting.request).collect();
             let results = self.push_together(dataset, &requests).await;
             for (at, waiting) in batch.into_iter().enumerate() {
@@ -265,6 +275,23 @@ fn touched(requests: &[&PushRequest]) -> Touched {
 
 fn too_many_datasets(limits: &Limits) -> String {
     format!("an identity has at most {} datasets", limits.datasets_max)
+}
+
+/// What is counted of a push: its outcome, and how many of its groups were conflicts.
+fn outcome(result: &PushResult) -> (PushOutcome, usize) {
+    let answer = match result {
+        Err(_) => return (PushOutcome::Failed, 0),
+        Ok(Pushed::OffLine) => return (PushOutcome::OffLine, 0),
+        Ok(Pushed::Copied) => return (PushOutcome::Copied, 0),
+        Ok(Pushed::Answered(answer)) => answer,
+    };
+    let conflicts = answer.outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Conflict { .. })).count();
+    let refused = answer.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Refused(_)));
+    match (conflicts, refused) {
+        (0, false) => (PushOutcome::Accepted, 0),
+        (0, true) => (PushOutcome::Refused, 0),
+        (conflicts, _) => (PushOutcome::Conflict, conflicts),
+    }
 }
 
 /// The answer in the words of the protocol.

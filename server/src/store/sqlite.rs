@@ -5,6 +5,7 @@ mod read;
 mod rows;
 mod schema;
 mod threads;
+mod upkeep;
 mod write;
 
 use std::path::Path;
@@ -12,6 +13,8 @@ use std::path::Path;
 use async_trait::async_trait;
 use sync_core::merge::push::{Commit, View};
 use sync_core::model::{DatasetName, Owner, SyncCount, Timestamp};
+
+pub use upkeep::FileVersion;
 
 use crate::store::sqlite::threads::{Readers, Writer};
 use crate::store::sqlite::write::EncodedCommit;
@@ -38,6 +41,33 @@ impl SqliteStore {
         let reader = || schema::open_reader(file);
         let readers = Readers::start((0..READERS).map(|_| reader()).collect::<Result<_, _>>()?)?;
         Ok(Self { readers, writer: Writer::start(connection)? })
+    }
+}
+
+impl SqliteStore {
+    /// Copies a file as it is at one moment, also while a server writes to it. `copy` is an empty file, or none yet.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is damaged, or the copy cannot be written.
+    pub fn copy(file: &Path, copy: &Path) -> Result<(), StoreError> {
+        upkeep::copy(file, copy)
+    }
+
+    /// Looks whether a file is sound, which takes as long as to read it. Blocks.
+    ///
+    /// # Errors
+    /// If it cannot be read, is damaged or from a newer version.
+    pub fn check(file: &Path) -> Result<FileVersion, StoreError> {
+        upkeep::check(file)
+    }
+
+    /// The version of a file. Blocks.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is from a newer version.
+    pub fn version(file: &Path) -> Result<FileVersion, StoreError> {
+        upkeep::version(file)
     }
 }
 

@@ -40,6 +40,7 @@ pub struct Device {
     db: PathBuf,
     server: Option<String>,
     token: Option<Token>,
+    trusts: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]
@@ -51,7 +52,7 @@ enum Token {
 impl Device {
     /// A device that has never seen a server.
     pub fn new(folder: &Folder, name: &str) -> Self {
-        Self { db: folder.path(&format!("{name}.db")), server: None, token: None }
+        Self { db: folder.path(&format!("{name}.db")), server: None, token: None, trusts: None }
     }
 
     /// The same file, with a server's address.
@@ -70,6 +71,12 @@ impl Device {
     #[must_use]
     pub fn with_token_file(&self, file: &Path) -> Self {
         Self { token: Some(Token::File(file.to_owned())), ..self.clone() }
+    }
+
+    /// The same file, on a system that trusts one certificate and no other.
+    #[must_use]
+    pub fn trusting(&self, certificate: &Path) -> Self {
+        Self { trusts: Some(certificate.to_owned()), ..self.clone() }
     }
 
     /// A byte for byte copy of the file, as somebody makes who moves to a new phone.
@@ -126,6 +133,9 @@ impl Device {
             Some(Token::Text(token)) => drop(command.env("SYNCLINE_TOKEN", token)),
             Some(Token::File(file)) => drop(command.arg("--token-file").arg(file)),
             None => {}
+        }
+        if let Some(certificate) = &self.trusts {
+            command.env("SSL_CERT_FILE", certificate).env_remove("SSL_CERT_DIR");
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().expect("the binary starts")

@@ -46,7 +46,9 @@ impl Server {
         let mut output = BufReader::new(process.stdout.take().expect("the output is a pipe"));
         let mut line = String::new();
         output.read_line(&mut line).expect("the server prints UTF-8");
-        let Some(url) = line.split_whitespace().find(|word| word.starts_with("http://")) else {
+        let Some(url) =
+            line.split_whitespace().find(|word| word.starts_with("http://") || word.starts_with("https://"))
+        else {
             let _stopped = process.kill();
             panic!("the server's first line has no address: {line:?}; its log is {}", log.display());
         };
@@ -59,6 +61,14 @@ impl Server {
     /// Where it listens.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// What it has logged so far, and those before it over the same folder.
+    ///
+    /// # Panics
+    /// If the log cannot be read.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.data.with_extension("log")).expect("the log can be read")
     }
 
     /// A token of its dev issuer, good for an hour.
@@ -113,14 +123,22 @@ impl Server {
         String::from_utf8(output.stdout).expect("a token is ASCII").trim().to_owned()
     }
 
+    /// Sends it a signal, such as `HUP`.
+    ///
+    /// # Panics
+    /// If it has ended.
+    pub fn signal(&self, name: &str) {
+        let id = self.process.id().to_string();
+        let signalled = Command::new("kill").args(["-s", name, &id]).status().expect("`kill` starts");
+        assert!(signalled.success(), "the server was gone");
+    }
+
     /// Stops it as an operator would, so that its data folder can be copied.
     ///
     /// # Panics
     /// If it does not stop cleanly.
     pub fn stop(mut self) {
-        let id = self.process.id().to_string();
-        let signalled = Command::new("kill").args(["-TERM", &id]).status().expect("`kill` starts");
-        assert!(signalled.success(), "the server was gone");
+        self.signal("TERM");
         let status = self.process.wait().expect("the server can be waited for");
         assert!(status.success(), "the server ended with {status}");
     }

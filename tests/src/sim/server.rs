@@ -165,6 +165,7 @@ impl Server {
             random: Arc::new(SimRandom(Mutex::new(Dice::new(seed ^ 0x7365_7276_6572)))),
             sleep: Arc::new(SimSleep),
             hook: None,
+            metrics: Arc::default(),
         };
         let limits = Limits { value_bytes_max: VALUE_BYTES_MAX, ..Limits::default() };
         let settings = ServiceSettings { limits, tombstone_age_ms: 60_000, ..ServiceSettings::default() };

@@ -49,6 +49,12 @@ const SERVER_RULES: &[Rule] = &[
     rule("clock", &[], &["model"], IO),
     rule("error", &[], &["model", "protocol"], &["axum"]),
     rule("telemetry", &["config"], &[], IO),
+    rule("metrics", &[], &[], &[]),
+    rule("checks", &[], &[], &[]),
+    rule("backup", &["data_folder", "store::StoreError"], &[], &["clap", "std::fs", "std::process"]),
+    rule("trace", &["clock"], &[], &[]),
+    // The library of ciphers is named after AWS too.
+    rule("tls", &[], &[], &["aws", "std::fs"]),
     rule("data_folder", &[], &[], IO),
     rule(
         "auth",
@@ -58,18 +64,23 @@ const SERVER_RULES: &[Rule] = &[
     ),
     // The conformance suite is a test, which plans what it has the store carry out.
     rule("store::conformance", &["store", "store_conformance"], ANY, &["std::fs"]),
-    rule("store", &["clock", "error"], PLANS, &["rusqlite", "sqlx", "aws", "std::fs", "std::thread"]),
+    rule("store", &["clock", "error", "metrics"], PLANS, &["rusqlite", "sqlx", "aws", "std::fs", "std::thread"]),
     rule(
         "service",
-        &["store", "auth::policy", "clock", "error"],
+        &["store", "auth::policy", "clock", "error", "metrics"],
         &["model", "policy", "delta", "conflict", "merge", "protocol"],
         &[],
     ),
-    rule("hook", &["service::hook", "config", "clock", "error"], &["model", "merge::push::Review"], &["reqwest"]),
+    rule(
+        "hook",
+        &["service::hook", "config", "clock", "error", "trace"],
+        &["model", "merge::push::Review"],
+        &["reqwest"],
+    ),
     rule("deps", &["auth", "clock", "config", "error", "service", "store"], &["model"], &[]),
     rule(
         "http",
-        &["service", "store::DatasetAddress", "auth", "config", "deps", "error"],
+        &["service", "store::DatasetAddress", "auth", "clock", "config", "deps", "error", "metrics", "tls", "trace"],
         &["model", "protocol"],
         &["axum", "hyper", "tower", "std::io", "std::net"],
     ),

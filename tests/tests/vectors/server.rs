@@ -37,6 +37,7 @@ impl RealServer {
             random: Arc::new(Counting(Mutex::new(CountingRandom::new(PREFIX)))),
             sleep: Arc::new(NoSleep),
             hook: None,
+            metrics: Arc::default(),
         };
         let service = Service::new(parts.clone(), ServiceSettings::default());
         let backup = store.snapshot();

@@ -144,6 +144,7 @@ impl World {
             random: Arc::new(TestRandom::default()),
             sleep: Arc::new(TestSleep),
             hook: None,
+            metrics: Arc::default(),
         };
         Self { store, service: Arc::new(Service::new(parts, settings)), clock }
     }

@@ -11,7 +11,7 @@ use crate::store::StoreError;
 const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/sqlite/0001_initial.sql")];
 
 /// How long a connection waits for another process.
-const BUSY_MS_MAX: u64 = 5_000;
+pub(super) const BUSY_MAX: Duration = Duration::from_secs(5);
 /// Statements that a connection keeps prepared.
 const STATEMENTS_MAX: usize = 64;
 
@@ -19,7 +19,7 @@ const STATEMENTS_MAX: usize = 64;
 pub(super) fn open(file: &Path) -> Result<Connection, StoreError> {
     let open = || {
         let connection = Connection::open(file)?;
-        connection.busy_timeout(Duration::from_millis(BUSY_MS_MAX))?;
+        connection.busy_timeout(BUSY_MAX)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         connection.pragma_update(None, "journal_mode", "WAL")?;
         // An answered push survives a power cut.
@@ -36,7 +36,7 @@ pub(super) fn open_reader(file: &Path) -> Result<Connection, StoreError> {
     let open = || {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(file, flags)?;
-        connection.busy_timeout(Duration::from_millis(BUSY_MS_MAX))?;
+        connection.busy_timeout(BUSY_MAX)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         connection.pragma_update(None, "query_only", true)?;
         connection.pragma_update(None, "cache_size", -16_384)?;
@@ -47,19 +47,7 @@ pub(super) fn open_reader(file: &Path) -> Result<Connection, StoreError> {
 
 /// Brings the file up to date, each version in a transaction of its own.
 pub(super) fn migrate(file: &Path, connection: &mut Connection) -> Result<(), StoreError> {
-    let of_file = |error: rusqlite::Error| opening(file, &error);
-    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(of_file)?;
-    // Negative: not one of ours.
-    let found = usize::try_from(found).unwrap_or(usize::MAX);
-    if found > MIGRATIONS.len() {
-        let known = MIGRATIONS.len();
-        let text = format!(
-            "{} was written by a newer version of Syncline (its version is {found}, and this one knows up to {known}); \
-             start that version, or put back a backup from before",
-            file.display()
-        );
-        return Err(StoreError::Unavailable(text.into()));
-    }
+    let (found, _) = version(file, connection)?;
     for (at, migration) in MIGRATIONS.iter().enumerate().skip(found) {
         let step = |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -67,13 +55,30 @@ pub(super) fn migrate(file: &Path, connection: &mut Connection) -> Result<(), St
             transaction.pragma_update(None, "user_version", at as i64 + 1)?;
             transaction.commit()
         };
-        step(connection).map_err(of_file)?;
+        step(connection).map_err(|error| opening(file, &error))?;
     }
     Ok(())
 }
 
+/// The version of the file, and the newest one. Fails if the file is from a newer version of the program.
+pub(super) fn version(file: &Path, connection: &Connection) -> Result<(usize, usize), StoreError> {
+    let found: Result<i64, _> = connection.query_row("PRAGMA user_version", [], |row| row.get(0));
+    // Negative: not one of ours.
+    let found = usize::try_from(found.map_err(|error| opening(file, &error))?).unwrap_or(usize::MAX);
+    let known = MIGRATIONS.len();
+    if found > known {
+        let text = format!(
+            "{} was written by a newer version of Syncline (its version is {found}, and this one knows up to {known}); \
+             start that version, or put back a backup from before",
+            file.display()
+        );
+        return Err(StoreError::Unavailable(text.into()));
+    }
+    Ok((found, known))
+}
+
 /// An error while a file is opened, in words for whoever starts the server.
-fn opening(file: &Path, error: &rusqlite::Error) -> StoreError {
+pub(super) fn opening(file: &Path, error: &rusqlite::Error) -> StoreError {
     let file = file.display();
     let text = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => format!("{file} is in use by another process"),

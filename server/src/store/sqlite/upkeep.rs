@@ -1,0 +1,107 @@
+//! What an operator does with the file: copies it while it is in use, and looks whether it is sound.
+
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::store::StoreError;
+use crate::store::sqlite::schema::{self, opening};
+
+/// The version of a file, and the newest one that this program knows. Opening a file of an older version brings it up to
+/// date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileVersion {
+    /// That of the file.
+    pub found: usize,
+    /// The newest one.
+    pub known: usize,
+}
+
+/// Copies the file as it is at one moment, also while a server writes to it, which waits for nothing. `copy` is an
+/// empty file, or none yet. The copy is looked at before this returns.
+///
+/// # Errors
+/// If the file cannot be read, or the copy cannot be written.
+pub(super) fn copy(file: &Path, copy: &Path) -> Result<(), StoreError> {
+    let name = copy.to_str().ok_or_else(|| StoreError::Unavailable("the path of a copy is written in UTF-8".into()))?;
+    let connection = open(file)?;
+    // One read transaction, however long it takes; unlike a copy page by page, which commits of others send back to the
+    // start.
+    connection.execute("VACUUM INTO ?1", [name]).map_err(|error| opening(copy, &error))?;
+    drop(connection);
+    check(copy).map(drop)
+}
+
+/// Looks whether the file is sound, and not from a newer version.
+///
+/// # Errors
+/// Says what is wrong.
+pub(super) fn check(file: &Path) -> Result<FileVersion, StoreError> {
+    let connection = open(file)?;
+    let version = version_of(file, &connection)?;
+    let found: String =
+        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(|error| opening(file, &error))?;
+    if found != "ok" {
+        return Err(StoreError::Corrupt(format!("{} is damaged: {found}", file.display())));
+    }
+    Ok(version)
+}
+
+/// The version of the file.
+///
+/// # Errors
+/// If the file cannot be read, or is from a newer version.
+pub(super) fn version(file: &Path) -> Result<FileVersion, StoreError> {
+    version_of(file, &open(file)?)
+}
+
+fn version_of(file: &Path, connection: &Connection) -> Result<FileVersion, StoreError> {
+    let (found, known) = schema::version(file, connection)?;
+    Ok(FileVersion { found, known })
+}
+
+/// Opens a file that is there. Others may use it at the same time.
+fn open(file: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let open = || {
+        let connection = Connection::open_with_flags(file, flags)?;
+        connection.busy_timeout(schema::BUSY_MAX)?;
+        Ok(connection)
+    };
+    open().map_err(|error| opening(file, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::store::sqlite::SqliteStore;
+
+    #[test]
+    fn a_copy_is_sound_and_one_that_is_not_is_told_apart() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let store = SqliteStore::open(&path("a.db")).unwrap();
+        SqliteStore::copy(&path("a.db"), &path("b.db")).unwrap();
+        drop(store);
+        let FileVersion { found, known } = SqliteStore::check(&path("b.db")).unwrap();
+        assert_eq!(found, known);
+        assert!(SqliteStore::open(&path("b.db")).is_ok());
+
+        let error = |name: &str| SqliteStore::check(&path(name)).unwrap_err().to_string();
+        assert!(error("missing.db").contains("the store is unavailable"));
+        fs::write(path("text.db"), "x".repeat(10_000)).unwrap();
+        assert!(error("text.db").contains("is not a database of Syncline"), "{}", error("text.db"));
+        let connection = Connection::open(path("b.db")).unwrap();
+        connection.pragma_update(None, "user_version", known as i64 + 1).unwrap();
+        drop(connection);
+        assert!(SqliteStore::version(&path("b.db")).is_err());
+
+        let mut bytes = fs::read(path("a.db")).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle..].fill(0x55);
+        fs::write(path("a.db"), bytes).unwrap();
+        assert!(error("a.db").contains("damaged"), "{}", error("a.db"));
+    }
+}

@@ -9,6 +9,8 @@ mod dev;
 mod error;
 mod events;
 mod health;
+#[expect(unused_qualifications, reason = "utoipa writes them")]
+mod identity;
 mod message;
 mod observe;
 mod openapi;
@@ -77,10 +79,13 @@ pub fn router(deps: Deps, base: &str) -> Router {
 /// Records, datasets and events, for the caller and for an owner whom the path names, and their description.
 fn rest() -> (Router<App>, utoipa::openapi::OpenApi) {
     let routes = || OpenApiRouter::new().merge(records::router()).merge(datasets::router()).merge(events::router());
-    let (own, mut document) = OpenApiRouter::with_openapi(openapi::document()).nest("/v1", routes()).split_for_parts();
+    let own = OpenApiRouter::with_openapi(openapi::document()).nest("/v1", routes());
+    let (own, mut document) = own.split_for_parts();
     openapi::add_owners(&mut document);
+    let (identity, described) = OpenApiRouter::new().nest("/v1", identity::router()).split_for_parts();
+    document.merge(described);
     let (of_owners, _) = OpenApiRouter::new().nest("/v1/owners/{owner}", routes()).split_for_parts();
-    (own.merge(of_owners), document)
+    (own.merge(of_owners).merge(identity), document)
 }
 
 /// What is served on the address for metrics: numbers and health, for whoever runs the server.

@@ -70,7 +70,7 @@ impl Server {
         let stopping = Stopping::default();
         let deps = Deps {
             service: Arc::new(Service::new(parts, ServiceSettings::default())),
-            verifier: Arc::new(Verifier::new(issuer.rules(), pool, keys)),
+            verifier: Arc::new(Verifier::new(pool).with_issuer(issuer.rules(), keys)),
             clock: Arc::new(SystemClock),
             dev_issuer: Some(Arc::clone(&issuer)),
             server: config.server.clone(),

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
-use sync_core::model::Timestamp;
+use sync_core::model::{Owner, Timestamp};
 
 use crate::auth::identity::IdentityPool;
 use crate::auth::jwks::{JwksError, JwksSource};
@@ -111,6 +111,11 @@ impl Verifier {
     /// Fetches the keys of issuers anew, where they may change.
     pub async fn refresh_keys(&self, now: Timestamp) {
         join_all(self.issuers.values().map(|issuer| issuer.keys.refresh(now))).await;
+    }
+
+    /// The identity of a login.
+    pub fn identity(&self, issuer: &str, subject: &str) -> Owner {
+        self.pool.identity(issuer, subject)
     }
 
     /// Whether each issuer's keys are to be had.

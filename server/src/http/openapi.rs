@@ -42,6 +42,7 @@ pub(super) struct ErrorBody {
         (name = "records", description = "Single records, atomic batches, listings and the feed of changes."),
         (name = "datasets", description = "Datasets as a whole."),
         (name = "events", description = "Live hints."),
+        (name = "identities", description = "Who is who."),
     )
 )]
 struct Document;

@@ -183,6 +183,8 @@ pub struct Session {
     errors: BTreeMap<DatasetName, ErrorBody>,
     /// Rounds in which nothing but conflicts came back.
     fruitless: u32,
+    /// When the first of them ended.
+    fruitless_since: Option<Timestamp>,
     round: Round,
     /// The server asked not to be asked again sooner.
     pause_ms: u64,
@@ -207,6 +209,7 @@ impl Session {
             absorbing: BTreeSet::new(),
             errors: BTreeMap::new(),
             fruitless: 0,
+            fruitless_since: None,
             round: Round::default(),
             pause_ms: 0,
         };
@@ -319,7 +322,6 @@ impl Session {
         random: &mut dyn Random,
     ) {
         self.last_progress = now;
-        self.backoff.reset();
         self.pause_ms = response.retry_after_ms.unwrap_or(0);
         let limits = response.limits.zip(response.limits_version);
         if let Some((limits, version)) = &limits {
@@ -372,7 +374,18 @@ impl Session {
             return self.send_when_ready();
         }
         let Round { progressed, turned_away } = std::mem::take(&mut self.round);
-        self.fruitless = if turned_away && !progressed { self.fruitless + 1 } else { 0 };
+        if turned_away && !progressed {
+            self.fruitless += 1;
+            let since = *self.fruitless_since.get_or_insert(now);
+            let waited = u64::try_from(now.0.saturating_sub(since.0)).unwrap_or(0);
+            if waited >= self.config.give_up_after_ms {
+                return self.end(SessionEnd::Offline);
+            }
+        } else {
+            self.fruitless = 0;
+            self.fruitless_since = None;
+            self.backoff.reset();
+        }
         let pause = std::mem::take(&mut self.pause_ms);
         if self.fruitless >= FRUITLESS_ROUNDS || pause > 0 {
             // Others write the same records: come back at another moment than they do.

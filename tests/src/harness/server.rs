@@ -107,14 +107,6 @@ impl Server {
         users.into_iter().map(token).collect()
     }
 
-    /// What it has logged so far.
-    ///
-    /// # Panics
-    /// If the log cannot be read.
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(self.data.with_extension("log")).expect("the log can be read")
-    }
-
     fn token_for(&self, whose: &str, name: &str, expires: &str) -> String {
         let mut command = Command::new(syncline());
         command.args(["token", whose, name, "--expires", expires, "--data"]).arg(&self.data);

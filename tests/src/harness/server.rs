@@ -41,6 +41,11 @@ impl Server {
         let log_file = File::options().create(true).append(true).open(&log).expect("the log can be written");
         let mut command = Command::new(syncline());
         command.args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"]).arg(data).args(options);
+        // Tests ask more often than a device does; those about rates say so in their configuration.
+        let sets_rates = |file: &str| std::fs::read_to_string(file).is_ok_and(|text| text.contains("[rates]"));
+        if !options.iter().any(|option| sets_rates(option)) {
+            command.env("SYNCLINE__RATES__REQUESTS_PER_SECOND", "0");
+        }
         command.env_remove("SYNCLINE_DB").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file);
         let mut process = command.spawn().expect("the server starts");
         let mut output = BufReader::new(process.stdout.take().expect("the output is a pipe"));

@@ -64,8 +64,8 @@ fn each_policy_gives_its_documented_outcome_on_both_devices_and_keeps_the_loser(
         case(&["keep_local"], json!(0), json!(1), json!(2), json!(2), Some(json!(1))),
         case(&["counter"], json!(10), json!(15), json!(17), json!(22), None),
         case(&["set"], json!(["a", "b"]), json!(["a", "b", "c"]), json!(["b"]), json!(["b", "c"]), None),
-        case(&["max"], json!(10), json!(20), json!(15), json!(20), None),
-        case(&["min"], json!(10), json!(5), json!(8), json!(5), None),
+        case(&["max"], json!(10), json!(20), json!(15), json!(20), Some(json!(15))),
+        case(&["min"], json!(10), json!(5), json!(8), json!(5), Some(json!(8))),
         case(
             &["text"],
             text("first", "last"),
@@ -122,6 +122,10 @@ fn check(phone: &Device, tablet: &Device, dataset: &str, case: &Case<'_>) {
 
     // The loser comes back when somebody wants it.
     let Some(lost) = &case.lost else { return };
+    if matches!(case.policy[0], "max" | "min") {
+        // The policy would decide the same again.
+        return;
+    }
     let id = tablet.json(&["conflicts", dataset])[0]["id"].to_string();
     tablet.ok(&["restore", dataset, &id]);
     sync(tablet);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Deref;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Error, OptionalExtension as _, params};
 use sync_core::merge::push::{Head, RememberedPush, View};
 use sync_core::model::{ChangeId, DatasetName, DeviceId, Owner, Record, RecordKey, SyncCount, Timestamp};
@@ -36,6 +37,13 @@ impl Drop for Moment<'_> {
 }
 
 pub(super) fn view(connection: &Connection, dataset: &DatasetAddress, touched: Touched) -> Result<View, Error> {
+    if touched.pushes.is_empty()
+        && touched.changes.is_empty()
+        && touched.keys.len() == 1
+        && let Some(key) = touched.keys.first()
+    {
+        return view_one(connection, dataset, key);
+    }
     let moment = Moment::begin(connection)?;
     let Some((id, head)) = head(&moment, dataset)? else { return Ok(View::default()) };
     let Touched { keys, pushes: wanted, changes: ids } = touched;
@@ -63,6 +71,24 @@ pub(super) fn view(connection: &Connection, dataset: &DatasetAddress, touched: T
         }
     }
     Ok(View { head, records, pushes, changes })
+}
+
+/// The head and one record, in one statement, which is a moment of its own.
+fn view_one(connection: &Connection, dataset: &DatasetAddress, key: &RecordKey) -> Result<View, Error> {
+    let sql = format!(
+        "SELECT {} FROM dataset d LEFT JOIN record r ON r.dataset = d.id AND r.key = ?3
+         WHERE d.owner = ?1 AND d.name = ?2",
+        rows::HEAD_AND_RECORD
+    );
+    let view = |row: &rusqlite::Row<'_>| {
+        let (_, head) = rows::head(row)?;
+        let is_there = row.get_ref(rows::HEAD_COLUMNS)? != ValueRef::Null;
+        let record = if is_there { Some(rows::record_at(row, rows::HEAD_COLUMNS)?) } else { None };
+        let records = record.into_iter().map(|record| (key.clone(), record)).collect();
+        Ok(View { head, records, ..View::default() })
+    };
+    let values = params![dataset.owner.as_str(), dataset.name.as_str(), key.as_str()];
+    Ok(connection.prepare_cached(&sql)?.query_row(values, view).optional()?.unwrap_or_default())
 }
 
 pub(super) fn records_after(

@@ -13,6 +13,13 @@ use crate::store::DatasetAddress;
 /// Columns of [`head`], behind the id.
 pub(super) const HEAD: &str = "id, floor, records, bytes, digest, modified_at, modified_by, lineage";
 
+/// Columns of [`head`] and, from [`HEAD_COLUMNS`] on, of a record that may be missing.
+pub(super) const HEAD_AND_RECORD: &str = "d.id, d.floor, d.records, d.bytes, d.digest, d.modified_at, d.modified_by,
+    d.lineage, r.key, r.sync_count, r.removal, r.modified_by, r.modified_at, r.device_time, r.value";
+
+/// How many columns [`HEAD`] has.
+pub(super) const HEAD_COLUMNS: usize = 8;
+
 /// Columns of [`record`].
 pub(super) const RECORD: &str = "key, sync_count, removal, modified_by, modified_at, device_time, value";
 
@@ -33,21 +40,26 @@ pub(super) fn head(row: &Row<'_>) -> Result<(i64, Head), Error> {
 
 /// A record.
 pub(super) fn record(row: &Row<'_>) -> Result<Record, Error> {
-    let removal: Option<String> = row.get(2)?;
+    record_at(row, 0)
+}
+
+/// A record whose columns begin there.
+pub(super) fn record_at(row: &Row<'_>, at: usize) -> Result<Record, Error> {
+    let removal: Option<String> = row.get(at + 2)?;
     let state = match removal {
         Some(reason) => RecordState::Removed(parse_removal(&reason)),
         None => {
-            let bytes = row.get_ref(6)?.as_blob().map_err(|error| wrong(6, Type::Blob, error))?;
-            RecordState::Value(Value::from_bytes(bytes).map_err(|error| wrong(6, Type::Blob, error))?)
+            let bytes = row.get_ref(at + 6)?.as_blob().map_err(|error| wrong(at + 6, Type::Blob, error))?;
+            RecordState::Value(Value::from_bytes(bytes).map_err(|error| wrong(at + 6, Type::Blob, error))?)
         }
     };
     Ok(Record {
-        key: RecordKey::parse(row.get::<_, String>(0)?).map_err(|error| wrong(0, Type::Text, error))?,
+        key: RecordKey::parse(row.get::<_, String>(at)?).map_err(|error| wrong(at, Type::Text, error))?,
         state,
-        sync_count: count(row, 1)?,
-        modified_by: device(row, 3)?,
-        modified_at: Timestamp(row.get(4)?),
-        device_time: Timestamp(row.get(5)?),
+        sync_count: count(row, at + 1)?,
+        modified_by: device(row, at + 3)?,
+        modified_at: Timestamp(row.get(at + 4)?),
+        device_time: Timestamp(row.get(at + 5)?),
     })
 }
 

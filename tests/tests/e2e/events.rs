@@ -48,6 +48,7 @@ async fn put(client: &Client, url: &str, token: &str, dataset: &str, value: &str
 
 /// A thousand devices of one identity, and a thousand identities: a push wakes exactly those concerned.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::print_stdout, reason = "how long it took is for people, and nothing that a test decides")]
 async fn a_push_wakes_exactly_those_whom_it_concerns() {
     const MANY: usize = 1_000;
     let folder = Folder::new();

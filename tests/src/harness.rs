@@ -18,4 +18,5 @@ pub use http::http;
 pub use issuers::{Provider, UserPools};
 pub use proxy::{Fault, Proxy};
 pub use server::Server;
+pub use tools::installed;
 pub use tunnel::Tunnel;

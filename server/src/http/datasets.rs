@@ -65,7 +65,7 @@ struct ListQuery {
 }
 
 /// List datasets
-#[utoipa::path(get, path = "/datasets", tag = "datasets", params(ListQuery),
+#[utoipa::path(get, path = "/datasets", operation_id = "list_datasets", tag = "datasets", params(ListQuery),
     responses((status = 200, body = DatasetsBody, description = "Datasets."), Failures))]
 async fn list(
     State(app): State<App>,
@@ -81,7 +81,7 @@ async fn list(
 }
 
 /// Describe a dataset
-#[utoipa::path(get, path = "/datasets/{dataset}", tag = "datasets", params(DatasetParam),
+#[utoipa::path(get, path = "/datasets/{dataset}", operation_id = "describe_dataset", tag = "datasets", params(DatasetParam),
     responses((status = 200, body = DatasetBody, description = "The dataset.", headers(("ETag" = String, description = "Its version."))), Failures,
         (status = 404, body = ErrorBody, description = "There is no such dataset.")))]
 async fn describe(State(app): State<App>, ForDataset { caller, dataset }: ForDataset) -> Result<Response, HttpError> {
@@ -92,7 +92,7 @@ async fn describe(State(app): State<App>, ForDataset { caller, dataset }: ForDat
 /// Delete a dataset
 ///
 /// Devices learn of it with their next sync; what they had not pushed yet is parked there.
-#[utoipa::path(delete, path = "/datasets/{dataset}", tag = "datasets",
+#[utoipa::path(delete, path = "/datasets/{dataset}", operation_id = "delete_dataset", tag = "datasets",
     params(DatasetParam, ("If-Match" = Option<String>, Header, description = "Only if the dataset is of this version.")),
     responses((status = 204, description = "The dataset is deleted."), Failures,
         (status = 404, body = ErrorBody, description = "There is no such dataset."),

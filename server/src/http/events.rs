@@ -48,7 +48,7 @@ struct HintBody {
 /// that has moved on, `{"owner", "dataset", "epoch", "sync_count"}`. `behind` means that hints were missed: sync all
 /// datasets. A stream is resumed with `Last-Event-ID`; hints are not kept for ever, and then `behind` comes. A comment
 /// comes now and then, so that a dead connection is noticed. The stream ends when the token expires.
-#[utoipa::path(get, path = "/events", tag = "events",
+#[utoipa::path(get, path = "/events", operation_id = "listen", tag = "events",
     params(("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was heard.")),
     responses((status = 200, body = HintBody, content_type = "text/event-stream", description = "The stream."), Failures,
         (status = 503, body = ErrorBody, description = "The server is stopping, or cannot tell now whose the token is.")))]

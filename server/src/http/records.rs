@@ -174,7 +174,7 @@ struct BatchBody {
 ///
 /// Without `since`: the live records in the order of their keys. With `since`: what was written since an earlier answer,
 /// removals included. A reader that begins with an empty `since` gets all live records first, page by page.
-#[utoipa::path(get, path = "/datasets/{dataset}/records", tag = "records", params(DatasetParam, ListQuery),
+#[utoipa::path(get, path = "/datasets/{dataset}/records", operation_id = "list_records", tag = "records", params(DatasetParam, ListQuery),
     responses((status = 200, body = RecordsBody, description = "Records."), Failures,
         (status = 410, body = ErrorBody, description = "The feed cannot go on from `since`: begin again.")))]
 async fn list(
@@ -212,7 +212,7 @@ async fn list(
 /// Read a record
 ///
 /// The body is the bare value.
-#[utoipa::path(get, path = "/datasets/{dataset}/records/{key}", tag = "records",
+#[utoipa::path(get, path = "/datasets/{dataset}/records/{key}", operation_id = "read_record", tag = "records",
     params(RecordParams, ("If-None-Match" = Option<String>, Header, description = "Answer 304 if the record is of this version.")),
     responses((status = 200, body = serde_json::Value, description = "The value.", headers(("ETag" = String, description = "The version."))),
         (status = 304, description = "The record is of the version in `If-None-Match`."), Failures,
@@ -241,7 +241,7 @@ async fn read(
 /// Write a record
 ///
 /// The body is the bare value. Devices merge it as any other remote change.
-#[utoipa::path(put, path = "/datasets/{dataset}/records/{key}", tag = "records", params(RecordParams, Conditions),
+#[utoipa::path(put, path = "/datasets/{dataset}/records/{key}", operation_id = "put_record", tag = "records", params(RecordParams, Conditions),
     request_body(content = serde_json::Value, content_type = "application/json", description = "The value.",
         example = json!({"amount": 2, "done": false})),
     responses((status = 200, body = WrittenBody, description = "The record was replaced.", headers(("ETag" = String, description = "The new version."))),
@@ -261,7 +261,7 @@ async fn put(State(app): State<App>, record: ForRecord, headers: HeaderMap, body
 /// As `application/vnd.syncline.delta+json`, the body is a difference that is merged whatever the value is by then:
 /// `{"add": 1}`, `{"set": {"insert": ["x"], "remove": []}}`, `{"max": 5}`, `{"min": 5}`,
 /// `{"fields": {"title": {"set": "New"}, "tags": {"merge": {"set": {"insert": ["x"]}}}, "old": "remove"}}`.
-#[utoipa::path(patch, path = "/datasets/{dataset}/records/{key}", tag = "records", params(RecordParams, Conditions),
+#[utoipa::path(patch, path = "/datasets/{dataset}/records/{key}", operation_id = "patch_record", tag = "records", params(RecordParams, Conditions),
     request_body(content((serde_json::Value = "application/merge-patch+json", example = json!({"done": true})),
         (Object = "application/vnd.syncline.delta+json", example = json!({"add": 1})))),
     responses((status = 200, body = WrittenBody, description = "The record was changed.", headers(("ETag" = String, description = "The new version."))),
@@ -289,7 +289,7 @@ async fn patch(
 }
 
 /// Remove a record
-#[utoipa::path(delete, path = "/datasets/{dataset}/records/{key}", tag = "records", params(RecordParams, Conditions),
+#[utoipa::path(delete, path = "/datasets/{dataset}/records/{key}", operation_id = "remove_record", tag = "records", params(RecordParams, Conditions),
     responses((status = 204, description = "The record is removed."), Failures, WriteFailures,
         (status = 404, body = ErrorBody, description = "There is no such record.")))]
 async fn remove(State(app): State<App>, record: ForRecord, headers: HeaderMap) -> Result<Response, HttpError> {
@@ -299,7 +299,7 @@ async fn remove(State(app): State<App>, record: ForRecord, headers: HeaderMap) -
 /// Write several records at once
 ///
 /// All operations are written, or none. Devices see them together.
-#[utoipa::path(post, path = "/datasets/{dataset}/batch", tag = "records",
+#[utoipa::path(post, path = "/datasets/{dataset}/batch", operation_id = "write_batch", tag = "records",
     params(DatasetParam, ("Idempotency-Key" = Option<String>, Header,
         description = "Names the batch: sent again, it is not written again. The latest 16,384 groups of a dataset are remembered.")),
     request_body(content = BatchBody, example = json!({"operations": [{"op": "put", "key": "milk", "value": {"amount": 2}}, {"op": "merge", "key": "total", "delta": {"add": 2}}]})),

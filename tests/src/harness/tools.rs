@@ -6,7 +6,7 @@ use std::path::PathBuf;
 ///
 /// # Panics
 /// If it is missing.
-pub(super) fn installed(variable: &str, prefix: &str) -> PathBuf {
+pub fn installed(variable: &str, prefix: &str) -> PathBuf {
     let path = std::env::var_os(variable).map(PathBuf::from).or_else(|| newest(prefix));
     let path = path.unwrap_or_else(|| panic!("{prefix} is missing: run `./dev install`"));
     assert!(path.exists(), "{} is missing: run `./dev install`", path.display());

@@ -7,6 +7,7 @@ mod faults;
 mod groups;
 mod hook;
 mod identities;
+mod openapi;
 mod operations;
 mod policies;
 mod real_data;

@@ -81,6 +81,7 @@ fn rest() -> (Router<App>, utoipa::openapi::OpenApi) {
     let routes = || OpenApiRouter::new().merge(records::router()).merge(datasets::router()).merge(events::router());
     let own = OpenApiRouter::with_openapi(openapi::document()).nest("/v1", routes());
     let (own, mut document) = own.split_for_parts();
+    openapi::without_null(&mut document);
     openapi::add_owners(&mut document);
     let (identity, described) = OpenApiRouter::new().nest("/v1", identity::router()).split_for_parts();
     document.merge(described);

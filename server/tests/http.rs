@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use sync_core::model::{DeviceId, Limits};
 use sync_core::protocol::{Format, SyncRequest, SyncResponse, decode, encode};
@@ -92,6 +92,13 @@ impl Server {
     /// A request of Ada, without type or body.
     fn post(&self) -> RequestBuilder {
         self.client.post(format!("{}/v1/sync", self.base)).header("Authorization", self.token(60_000))
+    }
+
+    /// A request of Ada about her dataset `notes`, or something in it.
+    fn ada(&self, method: Method, part: &str) -> RequestBuilder {
+        let url = format!("{}/v1/datasets/notes/{part}", self.base);
+        let request = self.client.request(method, url.trim_end_matches('/'));
+        request.header("Authorization", self.token(60_000)).header("Content-Type", JSON)
     }
 
     fn sync<B: Into<reqwest::Body>>(&self, content_type: &str, body: B) -> impl Future<Output = Response> + use<B> {
@@ -361,5 +368,34 @@ impl OpenRequest {
         let mut answer = String::new();
         self.stream.read_to_string(&mut answer).await.unwrap();
         answer
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_removes_what_is_not_there_does_nothing_and_a_delete_says_so() {
+    let server = Server::start().await;
+    let removes = json!({"operations": [{"op": "remove", "key": "milk"}]});
+    let answer = server.ada(Method::POST, "batch").body(removes.to_string()).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let answer = server.ada(Method::DELETE, "records/milk").send().await.unwrap();
+    assert_eq!(error(answer).await, "404 ResourceNotFound: there is no record `milk`");
+}
+
+#[tokio::test]
+async fn requests_that_the_document_does_not_allow_are_errors_of_the_client() {
+    let server = Server::start().await;
+    let empty = server.ada(Method::POST, "batch").body(r#"{"operations": []}"#);
+    assert_eq!(error(empty.send().await.unwrap()).await, "400 InvalidParameter: a batch has 1 to 1024 operations");
+    let written = server.ada(Method::PUT, "records/milk").body("1").send().await.unwrap();
+    assert_eq!(written.status(), 201);
+    for tag in ["", ",", "1-2", "\"1\"2\"", "\""] {
+        let read = server.ada(Method::GET, "records/milk").header("If-None-Match", tag);
+        let put = server.ada(Method::PUT, "records/milk").body("2").header("If-Match", tag);
+        for request in [read, put] {
+            let expected = "400 InvalidParameter: a version is written in quotes, as in `ETag`";
+            assert_eq!(error(request.send().await.unwrap()).await, expected, "{tag:?}");
+        }
+        let delete = server.ada(Method::DELETE, "").header("If-Match", tag).send().await.unwrap();
+        assert_eq!(error(delete).await, "400 InvalidParameter: `If-Match` is a version, as in `ETag`", "{tag:?}");
     }
 }

@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 use crate::http::caller::{ForDataset, ForOwner};
 use crate::http::error::HttpError;
 use crate::http::openapi::ErrorBody;
-use crate::http::records::{DatasetParam, Failures};
+use crate::http::records::{DatasetParam, Failures, unquoted};
 use crate::http::{App, NO_STORE, rfc3339};
 use crate::service::datasets::Described;
 use crate::service::records::Version;
@@ -93,7 +93,8 @@ async fn describe(State(app): State<App>, ForDataset { caller, dataset }: ForDat
 ///
 /// Devices learn of it with their next sync; what they had not pushed yet is parked there.
 #[utoipa::path(delete, path = "/datasets/{dataset}", operation_id = "delete_dataset", tag = "datasets",
-    params(DatasetParam, ("If-Match" = Option<String>, Header, description = "Only if the dataset is of this version.")),
+    params(DatasetParam, ("If-Match" = Option<String>, Header, pattern = r#"^(\*|"[0-9a-f]{32}-[0-9]{1,18}")$"#,
+        description = "Only if the dataset is of this version; `*`: only if it exists.")),
     responses((status = 204, description = "The dataset is deleted."), Failures,
         (status = 404, body = ErrorBody, description = "There is no such dataset."),
         (status = 412, body = ErrorBody, description = "The dataset is not of the version in `If-Match`.")))]
@@ -103,8 +104,9 @@ async fn delete(
     headers: HeaderMap,
 ) -> Result<Response, HttpError> {
     let wanted = headers.get(header::IF_MATCH).map(|value| {
-        let tag = value.to_str().unwrap_or_default().trim().trim_matches('"');
-        if tag == "*" { Ok(None) } else { Version::parse(tag).map(Some).ok_or_else(not_a_version) }
+        let tag = value.to_str().unwrap_or_default().trim();
+        let version = || unquoted(tag).and_then(Version::parse).ok_or_else(not_a_version);
+        if tag == "*" { Ok(None) } else { version().map(Some) }
     });
     app.deps.service.delete_dataset(&caller, &dataset, wanted.transpose()?.flatten()).await?;
     Ok((StatusCode::NO_CONTENT, NO_STORE).into_response())

@@ -9,7 +9,7 @@ use axum::routing::get;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
-use utoipa::openapi::schema::{ObjectBuilder, SchemaType, Type};
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{RefOr, Required, SecurityRequirement};
 use utoipa::{OpenApi, ToSchema};
@@ -57,6 +57,22 @@ pub(super) fn document() -> utoipa::openapi::OpenApi {
     components.add_security_scheme("token", SecurityScheme::Http(bearer.build()));
     document.security = Some(vec![SecurityRequirement::new("token", [] as [&str; 0])]);
     document
+}
+
+/// Takes null out of what a path, query or header may be: it is text there, or it is missing.
+pub(super) fn without_null(document: &mut utoipa::openapi::OpenApi) {
+    let operations =
+        document.paths.paths.values_mut().flat_map(|PathItem { get, put, post, delete, patch, .. }| {
+            [get, put, post, delete, patch].into_iter().flatten()
+        });
+    for parameter in operations.flat_map(|operation| operation.parameters.iter_mut().flatten()) {
+        let RefOr::T(parameter) = parameter else { continue };
+        let Some(RefOr::T(Schema::Object(object))) = &mut parameter.schema else { continue };
+        let SchemaType::Array(types) = &object.schema_type else { continue };
+        if let Some(only) = types.iter().find(|kind| **kind != Type::Null) {
+            object.schema_type = SchemaType::Type(only.clone());
+        }
+    }
 }
 
 /// Says that every path is also to be had for an owner.

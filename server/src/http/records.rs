@@ -125,8 +125,10 @@ enum OperationBody {
         #[schema(value_type = serde_json::Value)]
         value: Value,
         /// Only if the record is of this version; `*`: only if it exists.
+        #[schema(pattern = r#"^(\*|(W/)?"[^"]*"(, ?(W/)?"[^"]*")*)$"#)]
         if_match: Option<String>,
         /// `*`: only if the record does not exist.
+        #[schema(pattern = r"^\*$")]
         if_none_match: Option<String>,
     },
     /// Removes a record. If it is not there, nothing happens.
@@ -135,6 +137,7 @@ enum OperationBody {
         #[schema(value_type = String, min_length = 1, max_length = 1000)]
         key: RecordKey,
         /// Only if the record is of this version; `*`: only if it exists.
+        #[schema(pattern = r#"^(\*|(W/)?"[^"]*"(, ?(W/)?"[^"]*")*)$"#)]
         if_match: Option<String>,
     },
     /// Changes fields, as JSON Merge Patch does.
@@ -142,10 +145,11 @@ enum OperationBody {
         /// The record.
         #[schema(value_type = String, min_length = 1, max_length = 1000)]
         key: RecordKey,
-        /// The fields to set; null takes one out.
-        #[schema(value_type = Object)]
+        /// The fields to set; null takes one out. What is no object becomes the value.
+        #[schema(value_type = serde_json::Value)]
         patch: Value,
         /// Only if the record is of this version; `*`: only if it exists.
+        #[schema(pattern = r#"^(\*|(W/)?"[^"]*"(, ?(W/)?"[^"]*")*)$"#)]
         if_match: Option<String>,
     },
     /// Merges a difference.
@@ -157,6 +161,7 @@ enum OperationBody {
         #[schema(value_type = Object, example = json!({"add": 1}))]
         delta: Delta,
         /// Only if the record is of this version; `*`: only if it exists.
+        #[schema(pattern = r#"^(\*|(W/)?"[^"]*"(, ?(W/)?"[^"]*")*)$"#)]
         if_match: Option<String>,
     },
 }
@@ -213,7 +218,8 @@ async fn list(
 ///
 /// The body is the bare value.
 #[utoipa::path(get, path = "/datasets/{dataset}/records/{key}", operation_id = "read_record", tag = "records",
-    params(RecordParams, ("If-None-Match" = Option<String>, Header, description = "Answer 304 if the record is of this version.")),
+    params(RecordParams, ("If-None-Match" = Option<String>, Header, pattern = r#"^(\*|(W/)?"[^"]*"(, ?(W/)?"[^"]*")*)$"#,
+        description = "Answer 304 if the record is of one of these versions; `*`: if it exists.")),
     responses((status = 200, body = serde_json::Value, description = "The value.", headers(("ETag" = String, description = "The version."))),
         (status = 304, description = "The record is of the version in `If-None-Match`."), Failures,
         (status = 404, body = ErrorBody, description = "There is no such record.")))]
@@ -293,14 +299,15 @@ async fn patch(
     responses((status = 204, description = "The record is removed."), Failures, WriteFailures,
         (status = 404, body = ErrorBody, description = "There is no such record.")))]
 async fn remove(State(app): State<App>, record: ForRecord, headers: HeaderMap) -> Result<Response, HttpError> {
-    write_one(&app, record, &headers, Change::Remove).await.map(|_| (StatusCode::NO_CONTENT, NO_STORE).into_response())
+    let removed = write_one(&app, record, &headers, Change::RemoveExisting).await;
+    removed.map(|_| (StatusCode::NO_CONTENT, NO_STORE).into_response())
 }
 
 /// Write several records at once
 ///
 /// All operations are written, or none. Devices see them together.
 #[utoipa::path(post, path = "/datasets/{dataset}/batch", operation_id = "write_batch", tag = "records",
-    params(DatasetParam, ("Idempotency-Key" = Option<String>, Header,
+    params(DatasetParam, ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, pattern = r"^[\t -~]+$",
         description = "Names the batch: sent again, it is not written again. The latest 16,384 groups of a dataset are remembered.")),
     request_body(content = BatchBody, example = json!({"operations": [{"op": "put", "key": "milk", "value": {"amount": 2}}, {"op": "merge", "key": "total", "delta": {"add": 2}}]})),
     responses((status = 200, body = WrittenBody, description = "All of it is written.", headers(("ETag" = Option<String>, description = "The version of what was written."))),
@@ -355,10 +362,10 @@ struct RecordParams {
 #[expect(dead_code, reason = "it describes headers for the OpenAPI document; `condition` reads them")]
 struct Conditions {
     /// Only if the record is of one of these versions; `*`: only if it exists.
-    #[param(rename = "If-Match")]
+    #[param(rename = "If-Match", pattern = r#"^(\*|(W/)?"[^"]*"(, ?(W/)?"[^"]*")*)$"#)]
     if_match: Option<String>,
     /// `*`: only if the record does not exist.
-    #[param(rename = "If-None-Match")]
+    #[param(rename = "If-None-Match", pattern = r"^\*$")]
     if_none_match: Option<String>,
 }
 
@@ -493,14 +500,23 @@ fn parse_condition(text: &str) -> Result<Wanted, HttpError> {
     if text.trim() == "*" {
         return Ok(Wanted::Anything);
     }
-    let tags = text.split(',').map(str::trim).filter(|tag| !tag.is_empty());
+    let not_quoted = || invalid("a version is written in quotes, as in `ETag`");
+    let tags: Vec<_> = text.split(',').map(str::trim).filter(|tag| !tag.is_empty()).collect();
+    if tags.is_empty() {
+        return Err(not_quoted());
+    }
     let version = |tag: &str| {
         let strong = tag.strip_prefix("W/").unwrap_or(tag);
-        let quoted = strong.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
-        quoted.ok_or_else(|| invalid("a version is written in quotes, as in `ETag`")).map(Version::parse)
+        unquoted(strong).ok_or_else(not_quoted).map(Version::parse)
     };
-    let versions: Result<Vec<_>, _> = tags.map(version).collect();
+    let versions: Result<Vec<_>, _> = tags.into_iter().map(version).collect();
     Ok(Wanted::Versions(versions?.into_iter().flatten().collect()))
+}
+
+/// What stands between the quotes of an entity tag.
+pub(super) fn unquoted(tag: &str) -> Option<&str> {
+    let inner = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+    inner.filter(|inner| !inner.contains('"'))
 }
 
 fn quoted(version: Version) -> String {

@@ -61,6 +61,8 @@ pub enum Change {
     Put(Value),
     /// It goes. If it is not there, nothing happens.
     Remove,
+    /// It goes. If it is not there, that is an error.
+    RemoveExisting,
     /// It is changed as RFC 7396 says: fields are set, and taken out where the patch says null.
     MergePatch(Value),
     /// A difference is merged into it.
@@ -253,7 +255,7 @@ impl Service {
     ///
     /// # Errors
     /// `PreconditionFailed` if a condition does not hold, `Conflict` if a difference does not fit its record,
-    /// `NotFound` if the only change removes what is not there, `Refused` if a hook says so; or the caller may not
+    /// `NotFound` if a record is to go that has to be there and is not, `Refused` if a hook says so; or the caller may not
     /// write, the batch is too large, or the store fails.
     pub async fn write(
         &self,
@@ -271,8 +273,12 @@ impl Service {
             }
         }
         let patches_max = self.settings.limits.group_patches_max;
-        if operations.is_empty() || operations.len() > patches_max {
-            return Err(ServiceError::LimitExceeded(format!("a batch has 1 to {patches_max} operations")));
+        let how_many = || format!("a batch has 1 to {patches_max} operations");
+        if operations.is_empty() {
+            return Err(ServiceError::InvalidParameter(how_many()));
+        }
+        if operations.len() > patches_max {
+            return Err(ServiceError::LimitExceeded(how_many()));
         }
         let names = once.map(|once| change_ids(caller, dataset, once));
         let change_id = match names {
@@ -293,11 +299,6 @@ impl Service {
             }
             let patches: Result<Vec<_>, _> = operations.iter().map(|operation| self.patch(operation, &view)).collect();
             let groups = vec![Group { change_id, patches: patches? }];
-            if let [Operation { key, change: Change::Remove, .. }] = operations
-                && live(&view, key).is_none()
-            {
-                return Err(no_record(key));
-            }
             let request = PushRequest {
                 standing: Standing { cursor: None, page: None, snapshot: false },
                 device: device_of(caller),
@@ -342,7 +343,8 @@ impl Service {
         let value = current.and_then(Record::value);
         let op = match change {
             Change::Put(value) => PatchOp::Replace(value.clone(), compare),
-            Change::Remove => PatchOp::Remove(compare),
+            Change::RemoveExisting if current.is_none() => return Err(no_record(key)),
+            Change::Remove | Change::RemoveExisting => PatchOp::Remove(compare),
             Change::MergePatch(patch) => {
                 let merged = merge_patch(value, patch);
                 let delta = delta::diff(&Policies::default(), Policy::Fields, value, &merged);

@@ -264,13 +264,14 @@ async fn run(deps: Deps, tls: Option<Arc<Tls>>, keys_refresh: Duration, json: bo
     beside.spawn(purge_often(Arc::clone(&deps.service)));
     beside.spawn(reload_often(hangup, tls.clone()));
     beside.spawn(refresh_keys_often(Arc::clone(&deps.verifier), keys_refresh));
-    let stopping = deps.stopping.clone();
+    let (stopping, service, stop_delay) = (deps.stopping.clone(), Arc::clone(&deps.service), config.stop_delay.get());
     let stop = async move {
         told.await;
         stopping.begin();
-        tokio::time::sleep(config.stop_delay.get()).await;
+        tokio::time::sleep(stop_delay).await;
+        // Streams of events have no end of their own, and would be waited for.
+        service.hints().close();
     };
-    let config = deps.server.clone();
     let entrance = Entrance { listener, tls, metrics: Arc::clone(deps.service.metrics()) };
     http::serve(entrance, http::router(deps, &address), &config, stop).await;
     beside.shutdown().await;

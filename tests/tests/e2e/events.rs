@@ -184,3 +184,17 @@ fn a_watching_device_hears_of_others_and_goes_on_after_a_restart_of_the_server()
     watch.kill().unwrap();
     watch.wait().unwrap();
 }
+
+/// A stream has no end of its own, so a server that stops must not wait for one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_end_when_their_server_stops() {
+    let folder = Folder::new();
+    let data = folder.path("server");
+    let server = Server::start(&data);
+    let mut events = Events::open(&Client::new(), server.url(), &server.token("ada"), None).await;
+    assert_eq!(events.next().await.unwrap().name, "ready");
+    tokio::task::spawn_blocking(|| server.stop()).await.unwrap();
+    assert_eq!(events.next().await, None);
+    let log = std::fs::read_to_string(data.with_extension("log")).unwrap();
+    assert!(log.contains("stopped") && !log.contains("stopped while requests were open"), "{log}");
+}

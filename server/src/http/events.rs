@@ -18,8 +18,7 @@ use crate::error::ServiceError;
 use crate::http::App;
 use crate::http::caller::ForOwner;
 use crate::http::error::HttpError;
-use crate::http::openapi::ErrorBody;
-use crate::http::records::Failures;
+use crate::http::openapi::{ErrorBody, Failures};
 use crate::service::hints::{Heard, Hint, HintId, Subscription};
 
 /// When to come again if too many are listening.

@@ -13,7 +13,7 @@ use crate::auth::policy::Caller;
 use crate::auth::rules::SignedIn;
 use crate::error::ServiceError;
 use crate::http::error::HttpError;
-use crate::http::records::Failures;
+use crate::http::openapi::Failures;
 use crate::http::{App, NO_STORE};
 
 pub(super) fn router() -> OpenApiRouter<App> {

@@ -12,7 +12,7 @@ use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn,
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{RefOr, Required, SecurityRequirement};
-use utoipa::{OpenApi, ToSchema};
+use utoipa::{IntoParams, IntoResponses, OpenApi, ToSchema};
 
 use crate::http::App;
 
@@ -27,6 +27,37 @@ pub(super) struct ErrorBody {
     /// What the caller can do, in words.
     #[schema(example = "the record key is not valid: it has 1 to 1000 bytes of UTF-8")]
     message: String,
+}
+
+/// Which dataset.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[expect(dead_code, reason = "it describes the path for the OpenAPI document; `ForDataset` reads it")]
+pub(super) struct DatasetParam {
+    /// The dataset: 1 to 128 letters, digits, `_`, `.`, `:` or `-`.
+    #[param(example = "groceries", min_length = 1, max_length = 128, pattern = "^[a-zA-Z0-9_.:-]+$")]
+    dataset: String,
+}
+
+/// What every request may be answered with.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it describes answers for the OpenAPI document; `http/error.rs` makes them")]
+pub(super) enum Failures {
+    /// The request is wrong; `message` says how.
+    #[response(status = 400)]
+    Invalid(ErrorBody),
+    /// Sign in, or sign in again.
+    #[response(status = 401)]
+    NotAuthorized(ErrorBody),
+    /// You may not do this with this dataset.
+    #[response(status = 403)]
+    Forbidden(ErrorBody),
+    /// Too many requests: come again after `Retry-After` seconds.
+    #[response(status = 429)]
+    TooMany(ErrorBody),
+    /// It cannot be told now whose the token is: come again after `Retry-After` seconds.
+    #[response(status = 503)]
+    Unavailable(ErrorBody),
 }
 
 #[derive(OpenApi)]

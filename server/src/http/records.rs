@@ -17,7 +17,7 @@ use utoipa_axum::routes;
 
 use crate::http::caller::{ForDataset, ForRecord};
 use crate::http::error::HttpError;
-use crate::http::openapi::ErrorBody;
+use crate::http::openapi::{DatasetParam, ErrorBody, Failures};
 use crate::http::{App, NO_STORE, message, rfc3339};
 use crate::service::records::{
     Change, Condition, Feed, FeedPlace, Listed, Once, Operation, Version, Versioned, Written,
@@ -333,16 +333,6 @@ async fn batch(
     Ok(answer(StatusCode::OK, written))
 }
 
-/// Which dataset.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Path)]
-#[expect(dead_code, reason = "it describes the path for the OpenAPI document; `ForDataset` reads it")]
-pub(super) struct DatasetParam {
-    /// The dataset: 1 to 128 letters, digits, `_`, `.`, `:` or `-`.
-    #[param(example = "groceries", min_length = 1, max_length = 128, pattern = "^[a-zA-Z0-9_.:-]+$")]
-    dataset: String,
-}
-
 /// Which record.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
@@ -367,27 +357,6 @@ struct Conditions {
     /// `*`: only if the record does not exist.
     #[param(rename = "If-None-Match", pattern = r"^\*$")]
     if_none_match: Option<String>,
-}
-
-/// What every request may be answered with.
-#[derive(utoipa::IntoResponses)]
-#[expect(dead_code, reason = "it describes answers for the OpenAPI document; `http/error.rs` makes them")]
-pub(super) enum Failures {
-    /// The request is wrong; `message` says how.
-    #[response(status = 400)]
-    Invalid(ErrorBody),
-    /// Sign in, or sign in again.
-    #[response(status = 401)]
-    NotAuthorized(ErrorBody),
-    /// You may not do this with this dataset.
-    #[response(status = 403)]
-    Forbidden(ErrorBody),
-    /// Too many requests: come again after `Retry-After` seconds.
-    #[response(status = 429)]
-    TooMany(ErrorBody),
-    /// It cannot be told now whose the token is: come again after `Retry-After` seconds.
-    #[response(status = 503)]
-    Unavailable(ErrorBody),
 }
 
 /// What a write may be answered with besides.

@@ -260,7 +260,7 @@ mod tests {
             patch("n", PatchOp::Merge(Delta::Add(1))),
             patch("z", PatchOp::Remove(Compare::EditTime)),
         ];
-        Group { change_id: ChangeId::from_bytes([1; 16]), patches }
+        Group::new(ChangeId::from_bytes([1; 16]), patches)
     }
 
     /// The review of a verdict: its patches, or the refusal, or what is wrong with it.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::value::present;
-use crate::model::{RecordKey, SyncCount, Timestamp, Value};
+use crate::model::{GroupStep, RecordKey, SyncCount, Timestamp, Value};
 use crate::policy::Policy;
 
 /// Why something is in the conflict log.
@@ -100,6 +100,9 @@ pub struct Parked {
     pub message: String,
     /// The changes.
     pub patches: Vec<ParkedPatch>,
+    /// The steps of its groups: what is retried on two copies of a file counts once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<GroupStep>,
 }
 
 /// One change of a parked group.

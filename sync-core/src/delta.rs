@@ -179,6 +179,45 @@ pub fn refit(delta: &Delta, onto: &Value, local: &Value) -> Result<Value, DoesNo
     Ok(Value::Map(map))
 }
 
+/// What a difference adds to counters: to which field, and how much. The empty path is the value itself.
+pub fn additions(delta: &Delta) -> BTreeMap<Vec<String>, i64> {
+    fn at(delta: &Delta, path: &mut Vec<String>, found: &mut BTreeMap<Vec<String>, i64>) {
+        match delta {
+            Delta::Add(by) => drop(found.insert(path.clone(), *by)),
+            Delta::Fields(fields) => {
+                for (name, field) in fields {
+                    if let FieldDelta::Merge(inner) = field {
+                        path.push(name.clone());
+                        at(inner, path, found);
+                        path.pop();
+                    }
+                }
+            }
+            Delta::Set { .. } | Delta::Max(_) | Delta::Min(_) => {}
+        }
+    }
+    let mut found = BTreeMap::new();
+    at(delta, &mut Vec::new(), &mut found);
+    found
+}
+
+/// Lets a difference add less to the counter at a path. Where it does not add, nothing changes.
+///
+/// # Errors
+/// [`DoesNotFit::Overflow`].
+pub fn add_less(delta: &mut Delta, path: &[String], by: i64) -> Result<(), DoesNotFit> {
+    match (delta, path) {
+        (Delta::Add(added), []) => *added = added.checked_sub(by).ok_or(DoesNotFit::Overflow)?,
+        (Delta::Fields(fields), [name, rest @ ..]) => {
+            if let Some(FieldDelta::Merge(inner)) = fields.get_mut(name) {
+                add_less(inner, rest, by)?;
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
 /// Whether the upper difference touches what the lower one changed, so that it cannot stand without it. Counters never
 /// do; sets by element, maps by field.
 pub fn touches(lower: &Delta, upper: &Delta) -> bool {

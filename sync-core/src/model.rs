@@ -18,7 +18,7 @@ pub use id::{ChangeId, CommitTag, DatasetName, DeviceId, EpochId, InvalidName, O
 pub use limits::Limits;
 pub use lineage::{Divergence, EpochEntry, EpochReason, Lineage, Position};
 pub use page::NextPage;
-pub use patch::{Compare, Delta, FieldDelta, Group, Overwritten, PatchOp, RecordPatch};
+pub use patch::{Added, Compare, Delta, FieldDelta, Group, GroupStep, Overwritten, PatchOp, RecordPatch};
 pub use record::{Record, RecordState, RemovalReason, SyncCount};
 pub use time::{Random, Timestamp};
 pub use value::{InvalidValue, Value};

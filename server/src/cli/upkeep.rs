@@ -310,7 +310,7 @@ pub(super) fn parked(device: &mut Device, output: &Output, dataset: Option<&str>
             let Some((last, _)) = page.last() else { break };
             after = Some(*last);
             for (id, unit) in page {
-                let Parked { at, code, message, patches } = &unit;
+                let Parked { at, code, message, patches, steps: _ } = &unit;
                 lines.push(format!("{name} {id}: {code}, {message}, {}", ago(*at)));
                 for patch in patches {
                     lines.push(format!("   {}: {}", shown(&patch.key), short(patch.value.as_ref())));

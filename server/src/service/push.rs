@@ -247,7 +247,7 @@ impl Queue {
             if next.answer.is_closed() {
                 continue;
             }
-            patches += next.request.groups.iter().map(|group| group.patches.len()).sum::<usize>();
+            patches += next.request.groups.iter().map(Group::weight).sum::<usize>();
             if !batch.is_empty() && (patches > PATCHES_TOGETHER_MAX || batch.len() >= PUSHES_TOGETHER_MAX) {
                 waiting.push_front(next);
                 break;
@@ -267,6 +267,7 @@ fn touched(requests: &[&PushRequest]) -> Touched {
         touched.changes.extend(request.once);
         for group in &request.groups {
             touched.changes.insert(group.change_id);
+            touched.changes.extend(group.earlier.iter().map(|step| step.change_id));
             touched.keys.extend(group.patches.iter().map(|patch| patch.key.clone()));
         }
     }

@@ -298,7 +298,7 @@ impl Service {
                 }
             }
             let patches: Result<Vec<_>, _> = operations.iter().map(|operation| self.patch(operation, &view)).collect();
-            let groups = vec![Group { change_id, patches: patches? }];
+            let groups = vec![Group::new(change_id, patches?)];
             let request = PushRequest {
                 standing: Standing { cursor: None, page: None, snapshot: false },
                 device: device_of(caller),

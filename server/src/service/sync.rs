@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use futures_util::{StreamExt as _, stream};
 use sync_core::merge::push::Outcome;
-use sync_core::model::{DeviceId, SyncCount, limits};
+use sync_core::model::{DeviceId, Group, SyncCount, limits};
 use sync_core::protocol::{
     DatasetRequest, DatasetResponse, PROTOCOL_VERSION, Push, PushAnswer, SyncRequest, SyncResponse,
 };
@@ -73,6 +73,12 @@ impl Service {
         let patches_max = self.settings.limits.request_patches_max;
         if patches > patches_max {
             let text = format!("a request has at most {patches_max} patches, and this one has {patches}");
+            return Err(ServiceError::LimitExceeded(text));
+        }
+        let weight: usize = pushes().flat_map(|push| &push.groups).map(Group::weight).sum();
+        let earlier_max = limits::REQUEST_PATCHES_MAX;
+        if weight - patches > earlier_max {
+            let text = format!("a request tells of at most {earlier_max} earlier writes to counters");
             return Err(ServiceError::LimitExceeded(text));
         }
         if pushes().any(|push| push.sequence > SyncCount::NEVER.0) {

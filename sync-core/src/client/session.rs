@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::client::backoff::Backoff;
 use crate::client::exchange::Absorbed;
 use crate::model::limits::REQUEST_DATASETS_MAX;
-use crate::model::{DatasetName, DeviceId, Limits, Owner, Random, Timestamp};
+use crate::model::{DatasetName, DeviceId, Group, Limits, Owner, Random, Timestamp};
 use crate::protocol::{
     DatasetRequest, DatasetResponse, ErrorBody, Format, PROTOCOL_VERSION, SyncRequest, SyncResponse, code, encode,
 };
@@ -285,7 +285,7 @@ impl Session {
         while let Some(next) = self.ready.front() {
             let length = encode(next.as_ref(), Format::MessagePack).len();
             let groups = next.push.iter().flat_map(|push| &push.groups);
-            let count: usize = groups.map(|group| group.patches.len()).sum();
+            let count: usize = groups.map(Group::weight).sum();
             let limits = &self.config.limits;
             let full = bytes + length > limits.request_bytes_max
                 || patches + count > limits.request_patches_max

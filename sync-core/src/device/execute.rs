@@ -101,14 +101,16 @@ impl Target<'_> {
     }
 
     fn put_group(&self, header: &GroupHeader) -> Result<(), DeviceError> {
-        let GroupHeader { id, state, change_id, patches, bytes: size } = header;
-        let insert = "INSERT INTO pending_group (replica_id, group_id, state, change_id, patches, bytes)
-            VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+        let GroupHeader { id, state, change_id, steps, patches, bytes: size } = header;
+        let insert = "INSERT INTO pending_group (replica_id, group_id, state, change_id, steps, patches, bytes)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
             ON CONFLICT DO UPDATE SET state = excluded.state, change_id = excluded.change_id,
-                patches = excluded.patches, bytes = excluded.bytes";
+                steps = excluded.steps, patches = excluded.patches, bytes = excluded.bytes";
         let (replica, group) = self.of(*id);
-        let totals = (bytes::length(*patches), bytes::length(*size));
-        self.run(insert, (replica, group, bytes::encode(state), change_id.as_bytes(), totals.0, totals.1))?;
+        let state = bytes::encode(state);
+        let steps = (!steps.is_empty()).then(|| bytes::encode(steps));
+        let (patches, size) = (bytes::length(*patches), bytes::length(*size));
+        self.run(insert, (replica, group, state, change_id.as_bytes(), steps, patches, size))?;
         Ok(())
     }
 

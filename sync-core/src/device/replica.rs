@@ -94,13 +94,13 @@ impl Replica for StoredReplica<'_> {
     }
 
     fn groups(&self) -> Result<Vec<GroupHeader>, ReplicaError> {
-        let select = "SELECT group_id, state, change_id, patches, bytes
+        let select = "SELECT group_id, state, change_id, steps, patches, bytes
             FROM pending_group WHERE replica_id = ?1 ORDER BY group_id";
         self.rows(select, [self.id], group_header)
     }
 
     fn group(&self, id: GroupId) -> Result<Option<GroupHeader>, ReplicaError> {
-        let select = "SELECT group_id, state, change_id, patches, bytes
+        let select = "SELECT group_id, state, change_id, steps, patches, bytes
             FROM pending_group WHERE replica_id = ?1 AND group_id = ?2";
         self.row(select, (self.id, bytes::integer(id.0)), group_header)
     }
@@ -181,14 +181,16 @@ fn patch(row: &Row<'_>) -> Result<PendingPatch, DeviceError> {
     })
 }
 
-/// Reads `group_id, state, change_id, patches, bytes`.
+/// Reads `group_id, state, change_id, steps, patches, bytes`.
 fn group_header(row: &Row<'_>) -> Result<GroupHeader, DeviceError> {
     let change_id = row.get_ref(2)?.as_blob().map_err(bytes::corrupt)?;
+    let steps = row.get_ref(3)?.as_blob_or_null().map_err(bytes::corrupt)?;
     Ok(GroupHeader {
         id: group_id(row, 0)?,
         state: bytes::decode(row.get_ref(1)?.as_blob().map_err(bytes::corrupt)?)?,
         change_id: ChangeId::parse_bytes(change_id).map_err(bytes::corrupt)?,
-        patches: bytes::unsigned(row.get(3)?)?,
-        bytes: bytes::unsigned(row.get(4)?)?,
+        steps: steps.map(bytes::decode).transpose()?.unwrap_or_default(),
+        patches: bytes::unsigned(row.get(4)?)?,
+        bytes: bytes::unsigned(row.get(5)?)?,
     })
 }

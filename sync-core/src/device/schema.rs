@@ -53,8 +53,11 @@ fn version(connection: &Connection) -> Result<i64, DeviceError> {
 fn migrate(connection: &mut Connection, random: &mut dyn Random) -> Result<(), DeviceError> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have been faster.
-    if version(&transaction)? < 1 {
-        transaction.execute_batch(TABLES)?;
+    let found = version(&transaction)?;
+    for migration in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(usize::MAX)) {
+        transaction.execute_batch(migration)?;
+    }
+    if found == 0 {
         let device = DeviceId::random(random);
         let guest = owner::guest(random)?;
         let insert = "INSERT INTO device (id, device_id, guest, owner) VALUES (1, ?1, ?2, ?2)";
@@ -69,8 +72,11 @@ fn migrate(connection: &mut Connection, random: &mut dyn Random) -> Result<(), D
 /// `Sync`.
 const APPLICATION_ID: i64 = 0x5379_6e63;
 
+/// What each version of the file adds to the one before. What stands here stays as it is: files were made by it.
+const MIGRATIONS: [&str; 2] = [TABLES, "ALTER TABLE pending_group ADD COLUMN steps BLOB"];
+
 /// The version that this code writes.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 
 /// How long an operation waits for other processes.
 const BUSY_MS_MAX: u64 = 30_000;
@@ -88,7 +94,7 @@ const PRAGMAS: &str = "
     PRAGMA journal_size_limit = 16777216;
 ";
 
-/// Keys are blobs, because they are compared by bytes. Values are canonical bytes; no value is a removal.
+/// The first version. Keys are blobs, because they are compared by bytes. Values are canonical bytes; no value is a removal.
 const TABLES: &str = "
     CREATE TABLE device (
         id INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),

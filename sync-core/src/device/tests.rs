@@ -92,13 +92,8 @@ fn records(text: &str) -> Vec<Record> {
 }
 
 fn group(id: u64) -> Write {
-    Write::Group(GroupHeader {
-        id: GroupId(id),
-        state: GroupState::Open,
-        change_id: ChangeId::from_bytes([id as u8; 16]),
-        patches: 1,
-        bytes: 10,
-    })
+    let change_id = ChangeId::from_bytes([id as u8; 16]);
+    Write::Group(GroupHeader { patches: 1, bytes: 10, ..GroupHeader::new(GroupId(id), GroupState::Open, change_id) })
 }
 
 fn pending(value: Option<&str>) -> PendingPatch {

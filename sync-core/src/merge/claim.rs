@@ -28,8 +28,8 @@ pub fn plan_claim(
     }
     let mut keys = Vec::new();
     for group in guest.groups()? {
-        let change_id = group.change_id;
-        let header = |id| GroupHeader { id, state: GroupState::Sealed, change_id, patches: 0, bytes: 0 };
+        let GroupHeader { change_id, steps, .. } = group;
+        let header = |id| GroupHeader { steps, ..GroupHeader::new(id, GroupState::Sealed, change_id) };
         let id = stack.push_group(header);
         for (key, patch) in guest.group_patches(group.id)? {
             stack.set_patch(id, &key, PendingPatch { claimed: true, question: None, sent: None, ..patch })?;

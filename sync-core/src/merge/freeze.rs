@@ -7,7 +7,7 @@ use crate::merge::replica::{
     GroupHeader, GroupState, InFlight, PendingPatch, Replica, ReplicaError, ReplicaState, SentPatch, Write,
 };
 use crate::model::{
-    Compare, Delta, DeviceId, Group, Limits, PatchOp, Record, RecordKey, RecordPatch, SyncCount, Value,
+    Added, Compare, Delta, DeviceId, Group, Limits, PatchOp, Record, RecordKey, RecordPatch, SyncCount, Value,
 };
 use crate::policy::{Policies, Policy};
 
@@ -55,12 +55,14 @@ pub fn freeze(
         if waits {
             continue;
         }
-        let full = count + header.patches > limits.request_patches_max || bytes + header.bytes > bytes_max;
+        let earlier = header.earlier();
+        let additions = || earlier.iter().flat_map(|step| &step.added);
+        count += header.patches + additions().count();
+        bytes += header.bytes + additions().map(Added::encoded_len).sum::<usize>();
+        let full = count > limits.request_patches_max || bytes > bytes_max;
         if full && !groups.is_empty() {
             break;
         }
-        count += header.patches;
-        bytes += header.bytes;
         let mut sent = Vec::with_capacity(patches.len());
         for (key, mut patch) in patches {
             let base = replica.base(&key)?;
@@ -69,7 +71,7 @@ pub fn freeze(
             patch.sent = Some(frozen);
             writes.push(Write::Patch { group: header.id, key, patch: Box::new(patch) });
         }
-        groups.push(Group { change_id: header.change_id, patches: sent });
+        groups.push(Group { change_id: header.change_id, patches: sent, earlier });
         writes.push(Write::Group(GroupHeader { state: GroupState::Sent, ..header }));
     }
     if groups.is_empty() {
@@ -103,7 +105,7 @@ fn thaw_and_send(replica: &dyn Replica, state: &mut ReplicaState) -> Result<Froz
                 writes.push(Write::Patch { group: header.id, key, patch: Box::new(patch) });
             }
         }
-        groups.push(Group { change_id: header.change_id, patches: sent });
+        groups.push(Group { change_id: header.change_id, patches: sent, earlier: header.earlier() });
     }
     if renew {
         writes.push(Write::State(Box::new(state.clone())));

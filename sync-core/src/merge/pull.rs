@@ -186,7 +186,7 @@ fn settle(
             GroupState::Acked(Verdict::Conflict) => {
                 pulled.conflicts += 1;
                 thaw(stack, id, &mut dirty)?;
-                stack.redraw(id, context.random)?;
+                stack.redraw(id, Vec::new(), context.random)?;
             }
             GroupState::Acked(Verdict::Refused { code, message }) => {
                 thaw(stack, id, &mut dirty)?;
@@ -314,6 +314,8 @@ fn park_all(replica: &dyn Replica, context: &Context<'_>) -> Result<Vec<Write>, 
                 code: "ResourceNotFound".to_owned(),
                 message: "the dataset was deleted on the server".to_owned(),
                 patches: patches.collect(),
+                // What copies of this file had pushed is deleted, and not to be taken off.
+                steps: Vec::new(),
             }));
         }
         writes.push(Write::DropGroup(group.id));

@@ -1,13 +1,15 @@
 //! The server's decision about a push.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest as _, Sha256};
 
 use crate::delta::{self, DoesNotFit};
 use crate::model::{
-    ChangeId, CommitTag, Compare, DeviceId, Digest, EpochId, EpochReason, Group, Limits, Lineage, Overwritten, PatchOp,
-    Position, Random, Record, RecordKey, RecordPatch, RecordState, RemovalReason, SyncCount, Timestamp, Value, limits,
+    Added, ChangeId, CommitTag, Compare, DeviceId, Digest, EpochId, EpochReason, Group, Limits, Lineage, Overwritten,
+    PatchOp, Position, Random, Record, RecordKey, RecordPatch, RecordState, RemovalReason, SyncCount, Timestamp, Value,
+    limits,
 };
 
 /// What a server knows about a dataset as a whole.
@@ -296,14 +298,18 @@ fn plan_groups(
             continue;
         }
         let review = reviews.get(at).unwrap_or(&Review::Accept);
-        match decide_reviewed(view, device, next, group, review, context) {
+        let left = without_applied(view, group).map_err(Outcome::Refused);
+        match left.and_then(|left| decide_reviewed(view, device, next, &left, review, context)) {
             Ok((records, outcome)) => {
                 for record in records {
                     written.insert(record.key.clone());
                     replace_record(view, record);
                 }
-                view.changes.insert(group.change_id, next);
-                planned.changes.push((group.change_id, next));
+                for id in group.earlier.iter().map(|step| step.change_id).chain([group.change_id]) {
+                    if view.changes.insert(id, next).is_none() {
+                        planned.changes.push((id, next));
+                    }
+                }
                 outcomes.push(outcome);
             }
             Err(rejected) => outcomes.push(rejected),
@@ -348,7 +354,23 @@ fn decide_reviewed(
 /// touches.
 fn rewrite(group: &Group, patches: &[RecordPatch]) -> Group {
     let other = |patch: &RecordPatch| patches.iter().find(|other| other.key == patch.key).unwrap_or(patch).clone();
-    Group { change_id: group.change_id, patches: group.patches.iter().map(other).collect() }
+    Group { patches: group.patches.iter().map(other).collect(), ..group.clone() }
+}
+
+/// The group without what copies of its device's file have added already: writes that it has grown by and that are
+/// known to be applied.
+fn without_applied<'a>(view: &View, group: &'a Group) -> Result<Cow<'a, Group>, Refusal> {
+    let mut group = Cow::Borrowed(group);
+    let applied = group.earlier.iter().filter(|step| view.changes.contains_key(&step.change_id));
+    let applied: Vec<_> = applied.flat_map(|step| &step.added).cloned().collect();
+    for Added { key, path, by } in applied {
+        let Some(at) = group.patches.iter().position(|patch| patch.key == key) else { continue };
+        if let PatchOp::Merge(delta) = &mut group.to_mut().patches[at].op {
+            let error = || Refusal::Invalid(format!("what was added to `{key}` before is beyond 64 bits"));
+            delta::add_less(delta, &path, by).map_err(|_overflow| error())?;
+        }
+    }
+    Ok(group)
 }
 
 /// Counts a commit in the head, and opens an epoch where one is due.

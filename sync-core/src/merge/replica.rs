@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::conflict::{Cause, LogEntry, Parked};
 use crate::model::value::present;
 use crate::model::{
-    ChangeId, DeviceId, Digest, Lineage, NextPage, Overwritten, PatchOp, Position, Record, RecordKey, SyncCount,
-    Timestamp, Value,
+    ChangeId, DeviceId, Digest, GroupStep, Lineage, NextPage, Overwritten, PatchOp, Position, Record, RecordKey,
+    SyncCount, Timestamp, Value,
 };
 use crate::policy::Policies;
 
@@ -69,10 +69,29 @@ pub struct GroupHeader {
     pub state: GroupState,
     /// Names its content; redrawn at each write.
     pub change_id: ChangeId,
+    /// What each write added to its counters, oldest first, under the change id that it was given.
+    pub steps: Vec<GroupStep>,
     /// How many patches it has.
     pub patches: usize,
     /// Keys and values, in canonical bytes.
     pub bytes: usize,
+}
+
+impl GroupHeader {
+    /// A group without patches.
+    pub const fn new(id: GroupId, state: GroupState, change_id: ChangeId) -> Self {
+        Self { id, state, change_id, steps: Vec::new(), patches: 0, bytes: 0 }
+    }
+
+    /// What was added to counters, over all steps: the length of what they are written in.
+    pub fn additions(&self) -> usize {
+        self.steps.iter().map(|step| step.added.len()).sum()
+    }
+
+    /// The steps before the last write.
+    pub fn earlier(&self) -> Vec<GroupStep> {
+        self.steps.iter().filter(|step| step.change_id != self.change_id).cloned().collect()
+    }
 }
 
 /// One change of a pending group.

@@ -7,7 +7,7 @@ use crate::conflict::{Cause, LogEntry, Loss, Parked, ParkedPatch, Side};
 use crate::delta;
 use crate::merge::rebase::{Rebased, Surroundings, rebase};
 use crate::merge::replica::{Changes, GroupHeader, GroupId, PendingPatch, Replica, ReplicaError, Write};
-use crate::model::{ChangeId, PatchOp, Random, Record, RecordKey, Timestamp, Value};
+use crate::model::{Added, ChangeId, GroupStep, PatchOp, Random, Record, RecordKey, Timestamp, Value};
 use crate::policy::{Policies, Policy};
 
 /// What a planner is given besides the state.
@@ -56,6 +56,13 @@ impl Layers {
     fn visible(&self) -> Option<Value> {
         self.below(GroupId(u64::MAX))
     }
+}
+
+/// What went as one unit.
+#[derive(Default)]
+struct Gone {
+    patches: Vec<(RecordKey, PendingPatch)>,
+    steps: Vec<GroupStep>,
 }
 
 /// Where the base of a record is read.
@@ -207,15 +214,13 @@ impl<'a> Stack<'a> {
 
     /// Moves all patches of an open group into another.
     pub(super) fn join(&mut self, from: GroupId, to: GroupId) -> Result<(), ReplicaError> {
-        let (patches, bytes) = {
-            let header = self.header(from)?;
-            (header.patches, header.bytes)
-        };
+        let GroupHeader { patches, bytes, steps, .. } = self.header(from)?.clone();
         self.groups.remove(&from);
         self.changed_groups.remove(&from);
         let header = self.change_header(to)?;
         header.patches += patches;
         header.bytes += bytes;
+        header.steps.extend(steps);
         for layers in self.keys.values_mut() {
             if let Some(patch) = layers.patches.remove(&from) {
                 layers.patches.insert(to, patch);
@@ -255,7 +260,7 @@ impl<'a> Stack<'a> {
     }
 
     /// Takes a group away with the unsent groups that were written over what it changed, as one unit.
-    pub(super) fn leave(&mut self, id: GroupId) -> Result<Vec<(RecordKey, PendingPatch)>, ReplicaError> {
+    fn leave(&mut self, id: GroupId) -> Result<Gone, ReplicaError> {
         let mut gone = vec![id];
         let mut candidates = self.above(id)?;
         while let Some(candidate) = candidates.pop_first() {
@@ -264,11 +269,12 @@ impl<'a> Stack<'a> {
                 gone.push(candidate);
             }
         }
-        let mut patches = Vec::new();
+        let mut unit = Gone::default();
         for id in gone {
-            patches.extend(self.drop_group(id)?);
+            unit.steps.extend(self.header(id)?.steps.iter().cloned());
+            unit.patches.extend(self.drop_group(id)?);
         }
-        Ok(patches)
+        Ok(unit)
     }
 
     /// Unsent groups above one that share a key with it.
@@ -304,20 +310,20 @@ impl<'a> Stack<'a> {
         code: &str,
         message: &str,
     ) -> Result<Vec<RecordKey>, ReplicaError> {
-        let patches = self.leave(id)?;
+        let Gone { patches, steps } = self.leave(id)?;
         let keys = patches.iter().map(|(key, _)| key.clone()).collect();
         let patch = |(key, patch): (RecordKey, PendingPatch)| {
             let PendingPatch { under, value, device_time, .. } = patch;
             ParkedPatch { key, under, value, device_time }
         };
         let patches = patches.into_iter().map(patch).collect();
-        self.parked.push(Parked { at, code: code.to_owned(), message: message.to_owned(), patches });
+        self.parked.push(Parked { at, code: code.to_owned(), message: message.to_owned(), patches, steps });
         Ok(keys)
     }
 
     /// Sends a group to the conflict log, with what was written over it.
     pub(super) fn lose(&mut self, id: GroupId, at: Timestamp, cause: Cause) -> Result<Vec<RecordKey>, ReplicaError> {
-        let patches = self.leave(id)?;
+        let Gone { patches, steps: _ } = self.leave(id)?;
         let keys = patches.iter().map(|(key, _)| key.clone()).collect();
         let loss = |(key, patch): (RecordKey, PendingPatch)| {
             let PendingPatch { under, value, .. } = patch;
@@ -372,9 +378,19 @@ impl<'a> Stack<'a> {
         Ok(())
     }
 
-    /// Redraws a group's change id.
-    pub(super) fn redraw(&mut self, id: GroupId, random: &mut dyn Random) -> Result<(), ReplicaError> {
-        self.change_header(id)?.change_id = ChangeId::random(random);
+    /// Redraws a group's change id, after a write that added this to counters.
+    pub(super) fn redraw(
+        &mut self,
+        id: GroupId,
+        added: Vec<Added>,
+        random: &mut dyn Random,
+    ) -> Result<(), ReplicaError> {
+        let change_id = ChangeId::random(random);
+        let header = self.change_header(id)?;
+        header.change_id = change_id;
+        if !added.is_empty() {
+            header.steps.push(GroupStep { change_id, added });
+        }
         Ok(())
     }
 

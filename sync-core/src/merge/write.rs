@@ -1,6 +1,7 @@
 //! The app's writes: puts and removals, answers to questions, and bringing back what was parked or lost.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use crate::conflict::{Cause, Loss, ParkedPatch, Question, Resolution, Side};
 use crate::delta;
@@ -8,8 +9,9 @@ use crate::merge::replica::{
     GroupHeader, GroupId, GroupState, PendingPatch, Plan, Replica, ReplicaError, ReplicaState, Write,
 };
 use crate::merge::stack::Stack;
-use crate::model::{ChangeId, DeviceId, Digest, Limits, RecordKey, Timestamp, Value};
-use crate::policy::Policy;
+use crate::model::limits::GROUP_STEPS_MAX;
+use crate::model::{Added, ChangeId, DeviceId, Digest, Limits, RecordKey, Timestamp, Value};
+use crate::policy::{Policies, Policy};
 
 pub use crate::merge::stack::Context;
 
@@ -92,19 +94,16 @@ fn write_group(
     }
     let target = match open.last() {
         Some(id) if *id == top => *id,
-        _ => stack.push_group(|id| GroupHeader {
-            id,
-            state: GroupState::Open,
-            change_id: ChangeId::random(context.random),
-            patches: 0,
-            bytes: 0,
-        }),
+        _ => stack.push_group(|id| GroupHeader::new(id, GroupState::Open, ChangeId::random(context.random))),
     };
     for id in open.into_iter().filter(|id| *id != target) {
         stack.join(id, target)?;
     }
+    let mut added = Vec::new();
     for (key, value) in effective {
+        let policies = Rc::clone(&stack.policies);
         let layers = stack.layers(&key)?;
+        let before = layers.patches.get(&target).map(|patch| additions(&policies, &key, patch)).unwrap_or_default();
         let mut patch = layers.patches.get(&target).cloned().unwrap_or_else(|| PendingPatch {
             under: layers.below(target),
             value: None,
@@ -116,10 +115,37 @@ fn write_group(
         });
         patch.value = value;
         patch.device_time = context.now;
+        added.extend(grown(&key, before, additions(&policies, &key, &patch)));
         stack.set_patch(target, &key, patch)?;
     }
-    stack.redraw(target, context.random)?;
+    stack.redraw(target, added, context.random)?;
     Ok(())
+}
+
+/// What a pending patch adds to the counters of its record.
+fn additions(policies: &Policies, key: &RecordKey, patch: &PendingPatch) -> BTreeMap<Vec<String>, i64> {
+    let Some(value) = &patch.value else { return BTreeMap::new() };
+    let policy = policies.of_record(key.as_str(), patch.under.as_ref(), Some(value));
+    // A map that another device makes too is merged field by field, as if both had been empty.
+    let empty = Value::Map(BTreeMap::new());
+    let under = if policy == Policy::Fields { patch.under.as_ref().or(Some(&empty)) } else { patch.under.as_ref() };
+    delta::diff(policies, policy, under, value).map(|delta| delta::additions(&delta)).unwrap_or_default()
+}
+
+/// What is added now, and was not before.
+fn grown(
+    key: &RecordKey,
+    mut before: BTreeMap<Vec<String>, i64>,
+    after: BTreeMap<Vec<String>, i64>,
+) -> impl Iterator<Item = Added> {
+    let mut grown = Vec::new();
+    for (path, after) in after {
+        let before = before.remove(&path).unwrap_or(0);
+        // Between two 64-bit integers; a difference beyond that is not sent as one either.
+        grown.push((path, after.wrapping_sub(before)));
+    }
+    grown.extend(before.into_iter().map(|(path, before)| (path, before.wrapping_neg())));
+    grown.into_iter().filter(|(_, by)| *by != 0).map(|(path, by)| Added { key: key.clone(), path, by })
 }
 
 fn check_limits(writes: &[(RecordKey, Option<Value>)], limits: &Limits) -> Result<(), WriteError> {
@@ -167,11 +193,12 @@ fn fits_together(
     writes: &[(RecordKey, Option<Value>)],
     limits: &Limits,
 ) -> Result<bool, ReplicaError> {
-    let (mut patches, mut bytes) = (0, 0);
+    let (mut patches, mut bytes, mut additions) = (0, 0, 0);
     for id in open {
         let header = stack.header(*id)?;
         patches += header.patches;
         bytes += header.bytes;
+        additions += header.additions();
     }
     for (key, value) in writes {
         let size = |value: Option<&Value>| key.as_str().len() + value.map_or(0, Value::encoded_len);
@@ -182,7 +209,7 @@ fn fits_together(
             None => patches += 1,
         }
     }
-    Ok(patches <= limits.group_patches_max && bytes <= limits.group_bytes_max)
+    Ok(patches <= limits.group_patches_max && bytes <= limits.group_bytes_max && additions < GROUP_STEPS_MAX)
 }
 
 /// The open questions of a dataset.
@@ -243,7 +270,7 @@ pub fn plan_resolve(
             patch.question = None;
             stack.log(context.now, cause, vec![remote]);
             stack.set_patch(id, key, patch)?;
-            stack.redraw(id, context.random)?;
+            stack.redraw(id, Vec::new(), context.random)?;
         }
         Resolution::Value(value) => {
             check_limits(&[(key.clone(), value.clone())], limits)?;
@@ -252,7 +279,7 @@ pub fn plan_resolve(
             patch.device_time = context.now;
             stack.log(context.now, cause, vec![remote, local]);
             stack.set_patch(id, key, patch)?;
-            stack.redraw(id, context.random)?;
+            stack.redraw(id, Vec::new(), context.random)?;
             stack.restack([key.clone()], context.now)?;
         }
     }
@@ -298,6 +325,8 @@ pub fn plan_retry(
         }
     }
     let keys: Vec<_> = back.iter().map(|(key, _)| key.clone()).collect();
+    // Two groups must not bring the same steps, or the second would be taken for a copy of the first.
+    let mut steps = parked.steps;
     for key in &keys {
         // What was written since is closed: this lies over it.
         let top = stack.layers(key)?.patches.last_key_value().map(|(id, _)| *id);
@@ -315,13 +344,9 @@ pub fn plan_retry(
             Some(id) if !full => id,
             _ => {
                 (count, bytes) = (0, 0);
-                stack.push_group(|id| GroupHeader {
-                    id,
-                    state: GroupState::Sealed,
-                    change_id: ChangeId::random(context.random),
-                    patches: 0,
-                    bytes: 0,
-                })
+                let steps = std::mem::take(&mut steps);
+                let change_id = ChangeId::random(context.random);
+                stack.push_group(|id| GroupHeader { steps, ..GroupHeader::new(id, GroupState::Sealed, change_id) })
             }
         };
         group = Some(id);

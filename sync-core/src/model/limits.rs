@@ -16,6 +16,9 @@ pub const GROUP_PATCHES_MAX: usize = 1_024;
 pub const GROUP_BYTES_MAX: usize = 4 << 20;
 /// Patches in one request.
 pub const REQUEST_PATCHES_MAX: usize = 10_000;
+/// Writes to counters that a device tells apart within a group. Further ones begin another group, because they are
+/// written with each write.
+pub const GROUP_STEPS_MAX: usize = 64;
 /// A request's length in bytes, decompressed.
 pub const REQUEST_BYTES_MAX: usize = 8 << 20;
 /// What a client sends at most until a server told it its limits: Lambda takes 6 MB.

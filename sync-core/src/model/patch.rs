@@ -107,6 +107,52 @@ pub struct Group {
     pub change_id: ChangeId,
     /// At most one patch a record.
     pub patches: Vec<RecordPatch>,
+    /// What it was before the latest writes joined it, as far as counters are concerned. A copy of the device's file
+    /// may have sent that; what is known to be applied is taken off.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<GroupStep>,
+}
+
+impl Group {
+    /// A group that was written at once.
+    pub const fn new(change_id: ChangeId, patches: Vec<RecordPatch>) -> Self {
+        Self { change_id, patches, earlier: Vec::new() }
+    }
+
+    /// How much a push has of it: patches, and what is said about earlier ones.
+    pub fn weight(&self) -> usize {
+        self.patches.len() + self.earlier.iter().map(|step| step.added.len()).sum::<usize>()
+    }
+}
+
+/// One of the writes that a group has grown by, if it changed counters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupStep {
+    /// The group's change id after the write.
+    pub change_id: ChangeId,
+    /// What the write added to the group's differences.
+    pub added: Vec<Added>,
+}
+
+/// What was added to a counter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Added {
+    /// The record.
+    pub key: RecordKey,
+    /// The field within it; empty: the value itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub path: Vec<String>,
+    /// How much. Travels like [`Delta::Add`].
+    #[serde(with = "int_as_value")]
+    pub by: i64,
+}
+
+impl Added {
+    /// About how many bytes it takes in a message.
+    pub fn encoded_len(&self) -> usize {
+        const NAMES: usize = 64;
+        NAMES + self.key.as_str().len() + self.path.iter().map(String::len).sum::<usize>()
+    }
 }
 
 /// What a push replaced, and its device may not have seen.

@@ -4,9 +4,9 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use sync_core::model::{
-    ChangeId, CommitTag, Compare, Delta, DeviceId, Digest, EpochEntry, EpochId, EpochReason, FieldDelta, Group,
-    NextPage, PatchOp, Position, Record, RecordKey, RecordPatch, RecordState, RemovalReason, SyncCount, Timestamp,
-    Value,
+    Added, ChangeId, CommitTag, Compare, Delta, DeviceId, Digest, EpochEntry, EpochId, EpochReason, FieldDelta, Group,
+    GroupStep, NextPage, PatchOp, Position, Record, RecordKey, RecordPatch, RecordState, RemovalReason, SyncCount,
+    Timestamp, Value,
 };
 use sync_core::protocol::{
     DatasetRequest, DatasetResponse, ErrorBody, GroupAnswer, GroupStatus, Overwritten, Page, Push, PushAnswer, Restart,
@@ -109,8 +109,14 @@ fn patch() -> impl Strategy<Value = RecordPatch> {
 }
 
 fn push() -> impl Strategy<Value = Push> {
-    let group = (any::<[u8; 16]>(), vec(patch(), 0..3))
-        .prop_map(|(id, patches)| Group { change_id: ChangeId::from_bytes(id), patches });
+    let change_id = || any::<[u8; 16]>().prop_map(ChangeId::from_bytes);
+    let added = (key(), vec("[a-c]", 0..2), any::<i64>()).prop_map(|(key, path, by)| Added { key, path, by });
+    let step = (change_id(), vec(added, 0..3)).prop_map(|(change_id, added)| GroupStep { change_id, added });
+    let group = (change_id(), vec(patch(), 0..3), vec(step, 0..3)).prop_map(|(change_id, patches, earlier)| Group {
+        change_id,
+        patches,
+        earlier,
+    });
     (device(), 0..1_u64 << 53, vec(group, 0..3)).prop_map(|(device, sequence, groups)| Push {
         device,
         sequence,

@@ -4,6 +4,7 @@
 mod arbitrary;
 mod codec;
 mod convergence;
+mod copies;
 mod deltas;
 mod device;
 mod freeze;

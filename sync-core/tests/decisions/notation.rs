@@ -100,9 +100,9 @@ fn patch(text: &str) -> RecordPatch {
 
 /// Groups, parted by `|`, of patches, parted by `;`. Change ids follow from the place, and begin at `first`.
 pub(crate) fn groups(text: &str, first: u8) -> Vec<Group> {
-    let group = |(at, text): (usize, &str)| Group {
-        change_id: ChangeId::from_bytes([first + at as u8; 16]),
-        patches: text.split(';').map(|text| patch(text.trim())).collect(),
+    let group = |(at, text): (usize, &str)| {
+        let patches = text.split(';').map(|text| patch(text.trim())).collect();
+        Group::new(ChangeId::from_bytes([first + at as u8; 16]), patches)
     };
     text.split('|').map(str::trim).enumerate().map(group).collect()
 }

@@ -23,9 +23,7 @@ pub(super) struct Ledger {
     pub(super) removed: BTreeMap<String, String>,
     /// Tokens that were pending on a device which knew the dataset when it was deleted, and on which.
     pub(super) deleted: BTreeMap<String, String>,
-    /// Increments that were pending when a device's file was copied, and may count more than once.
-    pub(super) may_double: BTreeSet<usize>,
-    /// Tokens that were pending then, and may be written more than once.
+    /// Tokens that were pending when a device's file was copied, and may be written more than once.
     pub(super) may_return: BTreeSet<String>,
 }
 
@@ -124,14 +122,11 @@ pub(super) fn nothing_lost(live: &Live, kept: &KeptAside, ledger: &Ledger, incre
     let counters = COUNTERS.map(|name| digits(live.get(&key(name))));
     for at in 0..increments.min(INCREMENTS_MAX) {
         let times: u8 = counters.iter().map(|digits| digits[at]).sum();
-        // Four times carries over: the digit is 0 again, and the next one has one more.
-        let carries = |at: &usize| ledger.may_double.contains(at);
-        let carried = carries(&at) || at.checked_sub(1).is_some_and(|below| carries(&below));
-        let excused = kept.increments.contains(&at) || ledger.increments_gone.contains(&at) || carried;
+        let excused = kept.increments.contains(&at) || ledger.increments_gone.contains(&at);
         if times == 0 && !excused {
             return Err(format!("increment {at} is lost and in no conflict log"));
         }
-        if times > 1 && !carried {
+        if times > 1 {
             return Err(format!("increment {at} counts {times} times"));
         }
     }

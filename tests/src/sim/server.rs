@@ -268,7 +268,7 @@ impl Server {
             let value = Value::Int(i64::try_from(sequence).unwrap_or_default());
             let op = PatchOp::Replace(value, Compare::Nothing);
             let patch = RecordPatch { key: key(OTHERS), op, base: SyncCount::ZERO, device_time: self.now() };
-            let group = Group { change_id: ChangeId::random(dice), patches: vec![patch] };
+            let group = Group::new(ChangeId::random(dice), vec![patch]);
             // Each time another device, whose first push it is.
             let push = Push { device: DeviceId::random(dice), sequence: 1, groups: vec![group] };
             self.sync_by_others(DatasetRequest { push: Some(push), ..self.request() });

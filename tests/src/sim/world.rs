@@ -148,7 +148,6 @@ impl World {
                 None => !group.state.is_in_flight(),
             };
             if let Some(twin) = renamed.then(|| self.twins.remove(&group.change_id)).flatten() {
-                self.ledger.may_double.extend(twin.increments);
                 self.ledger.may_return.extend(twin.tokens);
             }
         }

@@ -9,6 +9,26 @@ use tests::harness::{Device, Exit, Fault, Folder, Proxy, Server, copy_folder, sy
 use crate::{World, assert_same_lines};
 
 #[test]
+fn a_counter_that_is_copied_before_it_is_synced_counts_once_whoever_writes_and_comes_first() {
+    for copy_first in [false, true] {
+        let world = World::start();
+        let phone = world.device("ada", "phone");
+        phone.ok(&["policy", "votes", "counter"]);
+        phone.ok(&["put", "votes", "tea", "5"]);
+        let twin = phone.copy(&world.folder, "twin");
+        phone.ok(&["put", "votes", "tea", "6"]);
+        twin.ok(&["put", "votes", "tea", "7"]);
+        let (first, second) = if copy_first { (&twin, &phone) } else { (&phone, &twin) };
+        for device in [first, second, first] {
+            device.sync();
+        }
+        for device in [&phone, &twin] {
+            assert_eq!(device.value("votes", "tea"), json!(5 + 1 + 2), "copy first: {copy_first}");
+        }
+    }
+}
+
+#[test]
 fn a_copied_device_and_its_original_both_keep_their_writes_and_count_nothing_twice() {
     let world = World::start();
     let phone = world.device("ada", "phone");

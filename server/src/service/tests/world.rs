@@ -228,7 +228,7 @@ pub(super) fn push(device_number: u8, sequence: u64, changes: &str) -> Push {
         let mut id = [device_number; 16];
         id[..8].copy_from_slice(&sequence.to_le_bytes());
         id[8] = at as u8;
-        Group { change_id: ChangeId::from_bytes(id), patches: patches.split(',').map(patch).collect() }
+        Group::new(ChangeId::from_bytes(id), patches.split(',').map(patch).collect())
     };
     let groups = changes.split(' ').filter(|group| !group.is_empty()).enumerate().map(group).collect();
     Push { device: device(device_number), sequence, groups }

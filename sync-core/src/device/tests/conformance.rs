@@ -10,7 +10,7 @@ use crate::client::memory::MemoryReplica;
 use crate::conflict::{Cause, LogEntry, Loss, Parked, ParkedPatch, Side};
 use crate::merge::replica::{Changes, OpenQuestion, Plan, Replica, ReplicaState, SentPatch, Verdict};
 use crate::merge::write::plan_write;
-use crate::model::{Compare, Delta, Digest, Limits, Overwritten, PatchOp};
+use crate::model::{Added, Compare, Delta, Digest, GroupStep, Limits, Overwritten, PatchOp};
 use crate::policy::{OnDelete, Policies, Policy};
 
 proptest! {
@@ -134,8 +134,8 @@ fn write() -> impl Strategy<Value = Write> {
         1 => (cause(), vec(loss(), 0..3)).prop_map(|(cause, losses)| {
             Write::Log(LogEntry { at: Timestamp(-1), cause, losses })
         }),
-        1 => vec(parked_patch(), 0..3).prop_map(|patches| {
-            Write::Park(Parked { at: Timestamp(1), code: "c".into(), message: "ü".into(), patches })
+        1 => (vec(parked_patch(), 0..3), steps()).prop_map(|(patches, steps)| {
+            Write::Park(Parked { at: Timestamp(1), code: "c".into(), message: "ü".into(), patches, steps })
         }),
     ]
 }
@@ -195,13 +195,17 @@ fn group_header() -> impl Strategy<Value = GroupHeader> {
         Just(GroupState::Sent),
         verdict.prop_map(GroupState::Acked),
     ];
-    (1_u64..6, state, any::<[u8; 16]>(), 0_usize..2_000).prop_map(|(id, state, change_id, size)| GroupHeader {
-        id: GroupId(id),
-        state,
-        change_id: ChangeId::from_bytes(change_id),
-        patches: size / 2,
-        bytes: size,
+    (1_u64..6, state, any::<[u8; 16]>(), steps(), 0_usize..2_000).prop_map(|(id, state, change_id, steps, size)| {
+        let change_id = ChangeId::from_bytes(change_id);
+        GroupHeader { steps, patches: size / 2, bytes: size, ..GroupHeader::new(GroupId(id), state, change_id) }
     })
+}
+
+fn steps() -> impl Strategy<Value = Vec<GroupStep>> {
+    let added = (a_key(), vec("[a-c]", 0..2), any::<i64>()).prop_map(|(key, path, by)| Added { key, path, by });
+    let step = (any::<[u8; 16]>(), vec(added, 0..3))
+        .prop_map(|(id, added)| GroupStep { change_id: ChangeId::from_bytes(id), added });
+    vec(step, 0..3)
 }
 
 fn pending_patch() -> impl Strategy<Value = PendingPatch> {

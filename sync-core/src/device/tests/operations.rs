@@ -299,6 +299,7 @@ fn parked_units_are_listed_retried_and_discarded() {
             value: Some(Value::Null),
             device_time: Timestamp(n),
         }],
+        steps: Vec::new(),
     };
     run(&mut db, &at, &[1, 2, 3].map(|n| Write::Park(unit(n))));
     let parked = db.parked(&at, None, 9).unwrap();
@@ -328,7 +329,8 @@ fn a_claim_takes_everything_of_the_guest_along() {
     put(&mut db, &second, "c", "3");
     put(&mut db, &anna, "a", "10");
     let entry = LogEntry { at: Timestamp(1), cause: Cause::Resolved, losses: Vec::new() };
-    let unit = Parked { at: Timestamp(1), code: "c".into(), message: "m".into(), patches: Vec::new() };
+    let unit =
+        Parked { at: Timestamp(1), code: "c".into(), message: "m".into(), patches: Vec::new(), steps: Vec::new() };
     run(&mut db, &guest, &[Write::Log(entry.clone()), Write::Park(unit.clone())]);
     let mut random = Seed(7);
     let mut context = Context { now: Timestamp(60), random: &mut random };

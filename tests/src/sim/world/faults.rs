@@ -141,7 +141,6 @@ impl World {
         self.ledger.gone.extend(now.tokens.difference(&then.tokens).cloned());
         self.ledger.increments_gone.extend(now.increments.difference(&then.increments));
         let pending = pending_aside(&backup);
-        self.ledger.may_double.extend(pending.increments);
         self.ledger.may_return.extend(pending.tokens);
         self.ledger.removed.clear();
         self.trace.tell(&backup.name, "is put back from its backup");

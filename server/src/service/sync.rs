@@ -9,7 +9,7 @@ use sync_core::protocol::{
     DatasetRequest, DatasetResponse, PROTOCOL_VERSION, Push, PushAnswer, SyncRequest, SyncResponse,
 };
 
-use crate::auth::policy::{Action, Caller, authorize};
+use crate::auth::policy::{Action, Caller};
 use crate::error::ServiceError;
 use crate::service::Service;
 use crate::service::line::Standing;
@@ -103,11 +103,9 @@ impl Service {
         let push = request.push.take();
         let writes = push.is_some() || request.delete;
         let action = if writes { Action::Write } else { Action::Read };
-        let complete = if authorize(caller, &address.owner, &address.name, action) {
-            self.push_or_delete(caller, &address, device, &request, push, &mut response).await
-        } else {
-            let text = format!("you may not do this with dataset `{}` of `{}`", address.name, address.owner);
-            Err(ServiceError::Forbidden(text))
+        let complete = match self.allow(caller, &address, action) {
+            Ok(()) => self.push_or_delete(caller, &address, device, &request, push, &mut response).await,
+            Err(error) => Err(error),
         };
         let complete = complete.unwrap_or_else(|error| {
             tell(&mut response, &error);

@@ -16,6 +16,7 @@ use sync_core::model::{Compare, Group, Owner, PatchOp, RecordKey, RecordPatch, V
 use crate::clock::{Clock, SystemClock};
 use crate::config::{HookConfig, HookFailure};
 use crate::error::ServiceError;
+use crate::hex::hex;
 use crate::service::hook::{PushHook, PushedGroups};
 use crate::trace::{self, TRACEPARENT, TRACESTATE};
 
@@ -165,7 +166,7 @@ fn sign(secret: &str, timestamp: &str, body: &[u8]) -> String {
     mac.update(timestamp.as_bytes());
     mac.update(b".");
     mac.update(body);
-    mac.finalize().into_bytes().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+    hex(&mac.finalize().into_bytes())
 }
 
 /// The same request, as part of the trace of the push.

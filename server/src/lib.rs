@@ -11,6 +11,8 @@ pub mod config;
 pub mod data_folder;
 pub mod deps;
 pub mod error;
+mod fingerprint;
+mod hex;
 pub mod hook;
 pub mod http;
 pub mod metrics;

@@ -1,9 +1,10 @@
 //! What ties log lines, answers and calls to others together: request ids and the trace context of the W3C.
 
-use std::fmt::{self, Display, Write as _};
+use std::fmt::{self, Display};
 use std::future::Future;
 
 use crate::clock::RandomSource;
+use crate::hex::hex;
 
 /// The trace that a request belongs to, and this server's part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,13 +137,6 @@ fn parse_hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
         *byte = digit(pair[0])? << 4 | digit(pair[1])?;
     }
     Some(bytes)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("nothing fails that writes to memory");
-        text
-    })
 }
 
 fn is_short_text(text: &str, bytes_max: usize) -> bool {

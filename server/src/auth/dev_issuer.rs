@@ -11,6 +11,7 @@ use crate::auth::rules::TokenRules;
 use crate::clock::RandomSource;
 use crate::config::ServiceClaim;
 use crate::data_folder::{DataFolder, DataFolderError};
+use crate::hex::hex;
 
 /// The dev issuer of one data folder.
 pub struct DevIssuer {
@@ -134,7 +135,6 @@ impl Stored {
                 break key;
             }
         };
-        let hex = |bytes: &[u8]| bytes.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
         let private_key = key.to_pkcs8_pem(LineEnding::LF).expect("a key of this kind has a PEM form");
         Self {
             issuer: format!("https://dev-{}.invalid", hex(&id[..12])),

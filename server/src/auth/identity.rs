@@ -1,7 +1,9 @@
 //! From a login to the identity that owns datasets.
 
-use sha2::{Digest as _, Sha256};
 use sync_core::model::{InvalidName, Owner};
+
+use crate::fingerprint::fingerprint;
+use crate::hex::hex;
 
 /// One app: its name, and the region that its identities are written with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,14 +26,7 @@ impl IdentityPool {
     /// The identity of a login, written `REGION:UUID` as Cognito does. It follows from the login alone, so that a
     /// server that was put back from a backup knows everybody again.
     pub fn identity(&self, issuer: &str, subject: &str) -> Owner {
-        let mut hasher = Sha256::new();
-        for part in [&*self.name, issuer, subject] {
-            hasher.update((part.len() as u64).to_be_bytes());
-            hasher.update(part);
-        }
-        let hash: [u8; 32] = hasher.finalize().into();
-        let mut id = [0; 16];
-        id.copy_from_slice(&hash[..16]);
+        let id = fingerprint(&[self.name.as_bytes(), issuer.as_bytes(), subject.as_bytes()]);
         Owner::parse(format!("{}:{}", self.region, uuid(id))).expect("the region was checked with the pool")
     }
 }
@@ -40,7 +35,7 @@ impl IdentityPool {
 fn uuid(mut bytes: [u8; 16]) -> String {
     bytes[6] = bytes[6] & 0x0f | 0x80;
     bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex = bytes.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+    let hex = hex(&bytes);
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use sha2::{Digest as _, Sha256};
 use sync_core::delta::{self, DoesNotFit};
 use sync_core::merge::push::{Answer, Head, Outcome, Refusal, View};
 use sync_core::model::{
@@ -17,6 +16,7 @@ use sync_core::protocol::DatasetRequest;
 use crate::auth::policy::{Action, Caller, authorize};
 use crate::clock::Draw;
 use crate::error::ServiceError;
+use crate::fingerprint::fingerprint;
 use crate::service::Service;
 use crate::service::line::Standing;
 use crate::service::pull::Pulled;
@@ -415,11 +415,11 @@ fn merge_patch(target: Option<&Value>, patch: &Value) -> Value {
 
 /// What stands for a caller as the device that wrote.
 pub(crate) fn device_of(caller: &Caller) -> DeviceId {
-    let hash = match caller {
-        Caller::Identity(identity) => hash(&[b"identity", identity.as_str().as_bytes()]),
-        Caller::Service { name } => hash(&[b"service", name.as_bytes()]),
+    let (kind, name): (&[u8], _) = match caller {
+        Caller::Identity(identity) => (b"identity", identity.as_str()),
+        Caller::Service { name } => (b"service", name.as_str()),
     };
-    DeviceId::from_bytes(hash)
+    DeviceId::from_bytes(fingerprint(&[kind, name.as_bytes()]))
 }
 
 /// The change ids by which a batch is known again: by its name alone, and by name and content.
@@ -428,19 +428,7 @@ fn change_ids(caller: &Caller, dataset: &DatasetAddress, once: &Once) -> (Change
     let name: [&[u8]; 4] =
         [caller.as_bytes(), dataset.owner.as_str().as_bytes(), dataset.name.as_str().as_bytes(), once.key.as_bytes()];
     let content = [&name[..], &[&once.content[..]]].concat();
-    (ChangeId::from_bytes(hash(&name)), ChangeId::from_bytes(hash(&content)))
-}
-
-fn hash(parts: &[&[u8]]) -> [u8; 16] {
-    let mut hasher = Sha256::new();
-    for part in parts {
-        hasher.update((part.len() as u64).to_be_bytes());
-        hasher.update(part);
-    }
-    let all: [u8; 32] = hasher.finalize().into();
-    let mut half = [0; 16];
-    half.copy_from_slice(&all[..16]);
-    half
+    (ChangeId::from_bytes(fingerprint(&name)), ChangeId::from_bytes(fingerprint(&content)))
 }
 
 const FEED_ENDED: &str = "the dataset was deleted, put back from a backup, or changed for too long since this place in \

@@ -84,7 +84,7 @@ fn digits(number: u64) -> String {
 
 /// `just now`, `5 minutes ago`.
 pub(super) fn ago(then: Timestamp) -> String {
-    let seconds = u64::try_from(now().0.saturating_sub(then.0) / 1_000).unwrap_or(0);
+    let seconds = now().ms_since(then) / 1_000;
     let (number, unit) = match seconds {
         0..60 => return "just now".to_owned(),
         60..3_600 => (seconds / 60, "minute"),

@@ -129,8 +129,7 @@ async fn drive(
                 continue;
             }
             Step::WakeAt(then) => {
-                let wait_ms = u64::try_from(then.0.saturating_sub(now().0)).unwrap_or(0);
-                tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+                tokio::time::sleep(Duration::from_millis(then.ms_since(now()))).await;
                 Input::Woken
             }
             Step::Done(end) => return Ok((end, session.errors().clone())),

@@ -9,7 +9,6 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{Stream, stream};
 use serde::Serialize;
-use sync_core::model::Timestamp;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -65,7 +64,7 @@ async fn events(
     // An id that is not one of ours is of a run that is not known: then everything is to be pulled.
     let last = last.map(|id| HintId::parse(id).unwrap_or(HintId::UNKNOWN));
     let subscription = app.deps.service.hints().subscribe(&owner, last);
-    let left = expires_at.map_or(u64::MAX >> 16, |at| ms_until(app.deps.clock.now(), at));
+    let left = expires_at.map_or(u64::MAX >> 16, |at| at.ms_since(app.deps.clock.now()));
     let ready = Event::default().event("ready").id(subscription.id().to_string()).data("{}");
     let first = stream::iter([Ok(ready)]);
     let rest =
@@ -111,8 +110,4 @@ fn changed(owner: &sync_core::model::Owner, hint: Hint) -> Event {
     };
     let json = serde_json::to_string(&body).expect("hints have no unencodable parts");
     Event::default().event("changed").data(json)
-}
-
-fn ms_until(now: Timestamp, at: Timestamp) -> u64 {
-    u64::try_from(at.0.saturating_sub(now.0)).unwrap_or_default()
 }

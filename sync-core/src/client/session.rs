@@ -377,8 +377,7 @@ impl Session {
         if turned_away && !progressed {
             self.fruitless += 1;
             let since = *self.fruitless_since.get_or_insert(now);
-            let waited = u64::try_from(now.0.saturating_sub(since.0)).unwrap_or(0);
-            if waited >= self.config.give_up_after_ms {
+            if now.ms_since(since) >= self.config.give_up_after_ms {
                 return self.end(SessionEnd::Offline);
             }
         } else {
@@ -418,8 +417,7 @@ impl Session {
                 self.end(SessionEnd::Rejected(error(code::INVALID_PARAMETER, "the server refused the request")));
             }
             _ => {
-                let waited = u64::try_from(now.0.saturating_sub(self.last_progress.0)).unwrap_or(0);
-                let left = self.config.give_up_after_ms.saturating_sub(waited);
+                let left = self.config.give_up_after_ms.saturating_sub(now.ms_since(self.last_progress));
                 let at_least = retry_after_ms.unwrap_or(0);
                 if left == 0 || at_least > left {
                     return self.end(SessionEnd::Offline);

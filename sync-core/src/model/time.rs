@@ -14,6 +14,11 @@ impl Timestamp {
         Self(self.0.saturating_add(ms))
     }
 
+    /// The milliseconds since an earlier moment; none if it is a later one.
+    pub fn ms_since(self, earlier: Self) -> u64 {
+        u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0)
+    }
+
     /// The day since 1970-01-01 UTC.
     pub const fn day(self) -> i64 {
         self.0.div_euclid(24 * 60 * 60 * 1000)

@@ -111,7 +111,7 @@ async fn wait(stream: Option<&mut Stream>, wake_at: Option<Timestamp>) -> Waited
     };
     let woken = async {
         match wake_at {
-            Some(at) => tokio::time::sleep(until(at)).await,
+            Some(at) => tokio::time::sleep(Duration::from_millis(at.ms_since(now()))).await,
             None => std::future::pending().await,
         }
     };
@@ -120,10 +120,6 @@ async fn wait(stream: Option<&mut Stream>, wake_at: Option<Timestamp>) -> Waited
         () = woken => Waited::Woken,
         () = tokio::time::sleep(LOOK_EVERY) => Waited::Look,
     }
-}
-
-fn until(at: Timestamp) -> Duration {
-    Duration::from_millis(u64::try_from(at.0.saturating_sub(now().0)).unwrap_or(0))
 }
 
 /// Why watching ended, which it never does by success.

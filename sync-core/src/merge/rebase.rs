@@ -38,10 +38,7 @@ pub fn rebase(
     losses: &mut Vec<(Cause, Loss)>,
 ) -> Rebased {
     let policy = around.policies.of_record(around.key.as_str(), patch.under.as_ref(), patch.value.as_ref());
-    // A removal is logged with what was removed, so that one sees what it was about.
-    let removed = patch.under.clone();
-    let mut lose = |side, path: Vec<String>, value: Option<Value>| {
-        let under = removed.clone().filter(|_| value.is_none());
+    let mut lose = |side, path: Vec<String>, under: Option<Value>, value: Option<Value>| {
         let loss = Loss { key: around.key.clone(), path, side, under, value };
         losses.push((Cause::Policy(policy), loss));
     };
@@ -92,13 +89,15 @@ pub fn rebase(
     Rebased::Stays
 }
 
-/// Takes what a loss is: whose, the field (empty: the whole value), and the value (nothing: a removal).
-type Lose<'a> = dyn FnMut(Side, Vec<String>, Option<Value>) + 'a;
+/// Takes what a loss is: whose, the field (empty: the whole value), what was removed, the value (nothing: a removal).
+type Lose<'a> = dyn FnMut(Side, Vec<String>, Option<Value>, Option<Value>) + 'a;
 
 /// The other side loses, with a value or with a removal of what was there.
 fn lose_all(under: Option<&Value>, below: Option<&Value>, lose: &mut Lose<'_>) {
     if under != below {
-        lose(Side::Remote, Vec::new(), below.cloned());
+        // A removal is logged with what was removed, so that one sees what it was about.
+        let removed = under.filter(|_| below.is_none());
+        lose(Side::Remote, Vec::new(), removed.cloned(), below.cloned());
     }
 }
 
@@ -150,13 +149,13 @@ fn rebase_mergeable(
             Ok(merged) => {
                 log_overwritten(&delta, patch.under.as_ref(), &remote, lose);
                 for (path, value) in delta::outdone(&delta, Some(&merged)) {
-                    lose(Side::Local, path, Some(value));
+                    lose(Side::Local, path, None, Some(value));
                 }
                 patch.value = Some(merged);
             }
             Err(DoesNotFit::Overflow) => return Err(DoesNotFit::Overflow),
             Err(DoesNotFit::Type) => {
-                lose(Side::Remote, Vec::new(), Some(remote.clone()));
+                lose(Side::Remote, Vec::new(), None, Some(remote.clone()));
                 patch.value = Some(delta::refit(&delta, &remote, local)?);
                 patch.whole = true;
             }
@@ -166,7 +165,7 @@ fn rebase_mergeable(
             patch.value = Some(delta::refit(&delta, &remote, local)?);
             patch.whole = false;
         }
-        _ => lose(Side::Remote, Vec::new(), Some(remote.clone())),
+        _ => lose(Side::Remote, Vec::new(), None, Some(remote.clone())),
     }
     patch.under = Some(remote);
     Ok(true)
@@ -176,7 +175,7 @@ fn rebase_mergeable(
 fn log_overwritten(delta: &Delta, under: Option<&Value>, remote: &Value, lose: &mut Lose<'_>) {
     for (path, value) in delta::overwritten(delta, remote) {
         if under.and_then(|under| delta::value_at(under, &path)) != Some(&value) {
-            lose(Side::Remote, path, Some(value));
+            lose(Side::Remote, path, None, Some(value));
         }
     }
 }

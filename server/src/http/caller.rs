@@ -3,11 +3,10 @@
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::header;
 use axum::http::request::Parts;
-use sync_core::model::{DatasetName, InvalidName, Owner, RecordKey, Timestamp};
+use sync_core::model::{DatasetName, Owner, RecordKey, Timestamp};
 
 use crate::auth::policy::Caller;
 use crate::auth::rules::SignedIn;
-use crate::error::ServiceError;
 use crate::http::App;
 use crate::http::error::HttpError;
 use crate::store::DatasetAddress;
@@ -50,7 +49,7 @@ impl FromRequestParts<App> for ForOwner {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
         let SignedIn { caller, expires_at } = SignedIn::from_request_parts(parts, app).await?;
         let owner = match path_part(parts, app, "owner").await? {
-            Some(owner) => Owner::parse(owner).map_err(invalid)?,
+            Some(owner) => Owner::parse(owner)?,
             None => caller.default_owner().cloned().ok_or_else(owner_missing)?,
         };
         Ok(Self { caller, owner, expires_at })
@@ -62,7 +61,7 @@ impl FromRequestParts<App> for ForDataset {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
         let ForOwner { caller, owner, expires_at: _ } = ForOwner::from_request_parts(parts, app).await?;
-        let name = DatasetName::parse(path_part(parts, app, "dataset").await?.unwrap_or_default()).map_err(invalid)?;
+        let name = DatasetName::parse(path_part(parts, app, "dataset").await?.unwrap_or_default())?;
         Ok(Self { caller, dataset: DatasetAddress { owner, name } })
     }
 }
@@ -72,7 +71,7 @@ impl FromRequestParts<App> for ForRecord {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
         let ForDataset { caller, dataset } = ForDataset::from_request_parts(parts, app).await?;
-        let key = RecordKey::parse(path_part(parts, app, "key").await?.unwrap_or_default()).map_err(invalid)?;
+        let key = RecordKey::parse(path_part(parts, app, "key").await?.unwrap_or_default())?;
         Ok(Self { caller, dataset, key })
     }
 }
@@ -80,15 +79,10 @@ impl FromRequestParts<App> for ForRecord {
 /// A parameter of the path, with its percent signs resolved.
 async fn path_part(parts: &mut Parts, app: &App, name: &str) -> Result<Option<String>, HttpError> {
     let all = RawPathParams::from_request_parts(parts, app).await;
-    let all = all.map_err(|_| HttpError::InvalidRequest("the path is not UTF-8 in percent encoding".to_owned()))?;
+    let all = all.map_err(|_| HttpError::invalid("the path is not UTF-8 in percent encoding"))?;
     Ok(all.iter().find(|(part, _)| *part == name).map(|(_, value)| value.to_owned()))
 }
 
-fn invalid(error: InvalidName) -> HttpError {
-    HttpError::InvalidRequest(error.to_string())
-}
-
 fn owner_missing() -> HttpError {
-    let text = "a service has no datasets of its own: name an owner, /v1/owners/{owner}/…";
-    HttpError::Service(ServiceError::InvalidParameter(text.to_owned()))
+    HttpError::invalid("a service has no datasets of its own: name an owner, /v1/owners/{owner}/…")
 }

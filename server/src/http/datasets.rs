@@ -1,6 +1,7 @@
 //! Datasets as a whole: listed, described, deleted.
 
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -70,11 +71,10 @@ struct ListQuery {
 async fn list(
     State(app): State<App>,
     ForOwner { caller, owner, .. }: ForOwner,
-    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, HttpError> {
-    let Query(ListQuery { after }) = query.map_err(|error| HttpError::InvalidRequest(error.body_text()))?;
-    let after = after.map(DatasetName::parse).transpose();
-    let after = after.map_err(|error| HttpError::InvalidRequest(error.to_string()))?;
+    let Query(ListQuery { after }) = query?;
+    let after = after.map(DatasetName::parse).transpose()?;
     let datasets = app.deps.service.describe_all(&caller, &owner, after.as_ref(), LIMIT).await?;
     let next = datasets.get(LIMIT - 1).map(|last| last.name.as_str().to_owned());
     Ok((NO_STORE, Json(DatasetsBody { datasets: datasets.into_iter().map(body).collect(), next })).into_response())
@@ -125,5 +125,5 @@ fn body(described: Described) -> DatasetBody {
 }
 
 fn not_a_version() -> HttpError {
-    HttpError::InvalidRequest("`If-Match` is a version, as in `ETag`".to_owned())
+    HttpError::invalid("`If-Match` is a version, as in `ETag`")
 }

@@ -1,8 +1,10 @@
 //! The one place that turns errors into HTTP.
 
 use axum::Json;
+use axum::extract::rejection::QueryRejection;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use sync_core::model::InvalidName;
 use sync_core::protocol::{ErrorBody, InvalidMessage, code};
 
 use crate::auth::jwt::TokenError;
@@ -21,8 +23,6 @@ pub(super) enum HttpError {
         bytes_max: usize,
     },
     TooSlow,
-    /// Path, query or headers are wrong.
-    InvalidRequest(String),
     /// The body breaks off, or cannot be decompressed.
     InvalidBody(&'static str),
     InvalidMessage(InvalidMessage),
@@ -41,6 +41,18 @@ impl From<TokenError> for HttpError {
     }
 }
 
+impl From<QueryRejection> for HttpError {
+    fn from(error: QueryRejection) -> Self {
+        Self::invalid(error.body_text())
+    }
+}
+
+impl From<InvalidName> for HttpError {
+    fn from(error: InvalidName) -> Self {
+        Self::invalid(error.to_string())
+    }
+}
+
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         let (status, body, header) = self.parts();
@@ -56,6 +68,11 @@ impl IntoResponse for HttpError {
 type Header = Option<(header::HeaderName, HeaderValue)>;
 
 impl HttpError {
+    /// Path, query or headers are wrong.
+    pub(super) fn invalid(text: impl Into<String>) -> Self {
+        Self::Service(ServiceError::InvalidParameter(text.into()))
+    }
+
     fn parts(self) -> (StatusCode, ErrorBody, Header) {
         let body = |code: &str, message: String| ErrorBody { code: code.to_owned(), message };
         let invalid = |message: String| body(code::INVALID_PARAMETER, message);
@@ -76,7 +93,6 @@ impl HttpError {
                 (StatusCode::PAYLOAD_TOO_LARGE, body(code::LIMIT_EXCEEDED, text), None)
             }
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, invalid("the request came too slowly".to_owned()), None),
-            Self::InvalidRequest(text) => (StatusCode::BAD_REQUEST, invalid(text), None),
             Self::InvalidBody(what) => (StatusCode::BAD_REQUEST, invalid(what.to_owned()), None),
             Self::InvalidMessage(error @ InvalidMessage::TooManyValues) => {
                 (StatusCode::PAYLOAD_TOO_LARGE, body(code::LIMIT_EXCEEDED, error.to_string()), None)

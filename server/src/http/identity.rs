@@ -49,13 +49,12 @@ async fn identity(
     SignedIn { caller, .. }: SignedIn,
     query: Result<Query<LoginQuery>, QueryRejection>,
 ) -> Result<Response, HttpError> {
-    let Query(LoginQuery { issuer, subject }) = query.map_err(|error| HttpError::InvalidRequest(error.body_text()))?;
+    let Query(LoginQuery { issuer, subject }) = query?;
     let identity = match (caller, issuer, subject) {
         (Caller::Identity(identity), None, None) => identity,
         (Caller::Service { .. }, Some(issuer), Some(subject)) => app.deps.verifier.identity(&issuer, &subject),
         (Caller::Service { .. }, ..) => {
-            let text = "a service has no identity: name `issuer` and `subject` of a user".to_owned();
-            return Err(HttpError::InvalidRequest(text));
+            return Err(HttpError::invalid("a service has no identity: name `issuer` and `subject` of a user"));
         }
         (Caller::Identity(_), ..) => {
             return Err(ServiceError::Forbidden("only back-end jobs may ask who others are".to_owned()).into());

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -185,17 +186,17 @@ struct BatchBody {
 async fn list(
     State(app): State<App>,
     ForDataset { caller, dataset }: ForDataset,
-    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, HttpError> {
-    let Query(ListQuery { prefix, after, since, limit }) = query.map_err(|error| invalid(error.body_text()))?;
+    let Query(ListQuery { prefix, after, since, limit }) = query?;
     let limit = match limit {
         None => LIMIT_DEFAULT,
         Some(limit @ 1..=2_000) => limit as usize,
-        Some(_) => return Err(invalid("`limit` is 1 to 2000")),
+        Some(_) => return Err(HttpError::invalid("`limit` is 1 to 2000")),
     };
     let body = match since {
         Some(_) if prefix.is_some() || after.is_some() => {
-            return Err(invalid("`since` goes with neither `prefix` nor `after`"));
+            return Err(HttpError::invalid("`since` goes with neither `prefix` nor `after`"));
         }
         Some(since) => {
             let place = if since.is_empty() { FeedPlace::default() } else { read_token(&since)? };
@@ -320,7 +321,7 @@ async fn batch(
 ) -> Result<Response, HttpError> {
     let once_key = headers.get("idempotency-key").map(|key| {
         let text = key.to_str().ok().filter(|text| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&text.len()));
-        text.map(ToOwned::to_owned).ok_or_else(|| invalid("`Idempotency-Key` has 1 to 255 letters"))
+        text.map(ToOwned::to_owned).ok_or_else(|| HttpError::invalid("`Idempotency-Key` has 1 to 255 letters"))
     });
     let once_key = once_key.transpose()?;
     let formats = message::formats(&headers)?;
@@ -451,15 +452,15 @@ fn condition(if_match: Option<Wanted>, if_none_match: Option<Wanted>) -> Result<
         (Some(Wanted::Anything), None) => Ok(Condition::Present),
         (Some(Wanted::Versions(versions)), None) => Ok(Condition::Versions(versions)),
         (None, Some(Wanted::Anything)) => Ok(Condition::Absent),
-        (None, Some(Wanted::Versions(_))) => Err(invalid("a write takes `If-None-Match: *` and no version")),
-        (Some(_), Some(_)) => Err(invalid("a write takes `If-Match` or `If-None-Match`, not both")),
+        (None, Some(Wanted::Versions(_))) => Err(HttpError::invalid("a write takes `If-None-Match: *` and no version")),
+        (Some(_), Some(_)) => Err(HttpError::invalid("a write takes `If-Match` or `If-None-Match`, not both")),
     }
 }
 
 fn read_condition(headers: &HeaderMap, name: &header::HeaderName) -> Result<Option<Wanted>, HttpError> {
     let mut all = Vec::new();
     for value in headers.get_all(name) {
-        all.push(value.to_str().map_err(|_| invalid(format!("`{name}` is not a version")))?);
+        all.push(value.to_str().map_err(|_| HttpError::invalid(format!("`{name}` is not a version")))?);
     }
     if all.is_empty() { Ok(None) } else { parse_condition(&all.join(",")).map(Some) }
 }
@@ -469,7 +470,7 @@ fn parse_condition(text: &str) -> Result<Wanted, HttpError> {
     if text.trim() == "*" {
         return Ok(Wanted::Anything);
     }
-    let not_quoted = || invalid("a version is written in quotes, as in `ETag`");
+    let not_quoted = || HttpError::invalid("a version is written in quotes, as in `ETag`");
     let tags: Vec<_> = text.split(',').map(str::trim).filter(|tag| !tag.is_empty()).collect();
     if tags.is_empty() {
         return Err(not_quoted());
@@ -505,9 +506,5 @@ fn token<T: Serialize>(place: &T) -> String {
 fn read_token<T: serde::de::DeserializeOwned>(token: &str) -> Result<T, HttpError> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok();
     let place = bytes.and_then(|bytes| rmp_serde::from_slice(&bytes).ok());
-    place.ok_or_else(|| invalid("this is no `next` of an earlier answer"))
-}
-
-fn invalid(text: impl Into<String>) -> HttpError {
-    HttpError::InvalidRequest(text.into())
+    place.ok_or_else(|| HttpError::invalid("this is no `next` of an earlier answer"))
 }

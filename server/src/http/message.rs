@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use sync_core::protocol::{Format, decode, encode};
 
 use crate::http::error::HttpError;
-use crate::http::{NO_STORE, OK};
+use crate::http::{App, NO_STORE, OK};
 
 /// The formats of a request and of its answer.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,9 @@ pub(super) fn formats(headers: &HeaderMap) -> Result<Formats, HttpError> {
 }
 
 /// Reads the body, within a time and a size.
-pub(super) async fn read(body: Body, bytes_max: usize, timeout: std::time::Duration) -> Result<Bytes, HttpError> {
+pub(super) async fn read(app: &App, body: Body) -> Result<Bytes, HttpError> {
+    let bytes_max = bytes_max(app);
+    let timeout = app.deps.server.body_timeout.get();
     let collected = tokio::time::timeout(timeout, Limited::new(body, bytes_max).collect()).await;
     match collected.map_err(|_| HttpError::TooSlow)? {
         Ok(collected) => Ok(collected.to_bytes()),
@@ -46,11 +48,12 @@ pub(super) async fn read(body: Body, bytes_max: usize, timeout: std::time::Durat
 
 /// Decompresses and decodes a body.
 pub(super) async fn parse<T: DeserializeOwned + Send + 'static>(
+    app: &App,
     headers: &HeaderMap,
     bytes: Bytes,
     format: Format,
-    bytes_max: usize,
 ) -> Result<T, HttpError> {
+    let bytes_max = bytes_max(app);
     let is_gzip = match headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes().to_ascii_lowercase()) {
         None => false,
         Some(encoding) => match &*encoding {
@@ -74,6 +77,10 @@ pub(super) async fn parse<T: DeserializeOwned + Send + 'static>(
 pub(super) fn respond<T: Serialize>(message: &T, format: Format) -> Response {
     let content_type = [(header::CONTENT_TYPE, format.media_type())];
     (OK, NO_STORE, content_type, encode(message, format)).into_response()
+}
+
+fn bytes_max(app: &App) -> usize {
+    app.deps.service.settings().limits.request_bytes_max
 }
 
 /// Stops at the limit, however much more there would be.

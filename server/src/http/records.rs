@@ -1,7 +1,7 @@
 //! Records over plain HTTP: `…/datasets/{dataset}/records` and `…/batch`.
 
 use axum::Json;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -256,9 +256,8 @@ async fn read(
         Failures, WriteFailures))]
 async fn put(State(app): State<App>, record: ForRecord, headers: HeaderMap, body: Body) -> Result<Response, HttpError> {
     let formats = message::formats(&headers)?;
-    let bytes = read_body(&app, body).await?;
-    let bytes_max = app.deps.service.settings().limits.request_bytes_max;
-    let value: Value = message::parse(&headers, bytes, formats.request, bytes_max).await?;
+    let bytes = message::read(&app, body).await?;
+    let value: Value = message::parse(&app, &headers, bytes, formats.request).await?;
     write_one(&app, record, &headers, Change::Put(value)).await
 }
 
@@ -282,7 +281,7 @@ async fn patch(
 ) -> Result<Response, HttpError> {
     let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let bytes = read_body(&app, body).await?;
+    let bytes = message::read(&app, body).await?;
     let change = match &*media_type {
         MERGE_PATCH => Change::MergePatch(decode(&bytes, Format::Json).map_err(HttpError::InvalidMessage)?),
         DELTA => Change::Merge(decode(&bytes, Format::Json).map_err(HttpError::InvalidMessage)?),
@@ -325,10 +324,9 @@ async fn batch(
     });
     let once_key = once_key.transpose()?;
     let formats = message::formats(&headers)?;
-    let bytes = read_body(&app, body).await?;
+    let bytes = message::read(&app, body).await?;
     let once = once_key.map(|key| Once { key, content: Sha256::digest(&bytes).into() });
-    let bytes_max = app.deps.service.settings().limits.request_bytes_max;
-    let BatchBody { operations } = message::parse(&headers, bytes, formats.request, bytes_max).await?;
+    let BatchBody { operations } = message::parse(&app, &headers, bytes, formats.request).await?;
     let operations: Vec<_> = operations.into_iter().map(operation).collect::<Result<_, _>>()?;
     let written = app.deps.service.write(&caller, &dataset, &operations, once.as_ref()).await?;
     Ok(answer(StatusCode::OK, written))
@@ -402,11 +400,6 @@ impl RecordBody {
 enum Wanted {
     Anything,
     Versions(Vec<Version>),
-}
-
-async fn read_body(app: &App, body: Body) -> Result<Bytes, HttpError> {
-    let bytes_max = app.deps.service.settings().limits.request_bytes_max;
-    message::read(body, bytes_max, app.deps.server.body_timeout.get()).await
 }
 
 async fn write_one(app: &App, record: ForRecord, headers: &HeaderMap, change: Change) -> Result<Response, HttpError> {

@@ -30,9 +30,8 @@ async fn sync(
     let too_many = |_| ServiceError::TooManyRequests { retry_after_ms: RETRY_AFTER_MS };
     let _permit = app.requests.try_acquire().map_err(too_many)?;
     let formats = message::formats(&headers)?;
-    let bytes_max = app.deps.service.settings().limits.request_bytes_max;
-    let bytes = message::read(body, bytes_max, app.deps.server.body_timeout.get()).await?;
-    let request: SyncRequest = message::parse(&headers, bytes, formats.request, bytes_max).await?;
+    let bytes = message::read(&app, body).await?;
+    let request: SyncRequest = message::parse(&app, &headers, bytes, formats.request).await?;
     let response = app.deps.service.sync(&caller, request).await?;
     Ok(message::respond(&response, formats.response))
 }

@@ -7,6 +7,7 @@ mod cors;
 mod datasets;
 mod dev;
 mod error;
+mod etag;
 mod events;
 mod health;
 #[expect(unused_qualifications, reason = "utoipa writes them")]

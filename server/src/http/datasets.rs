@@ -13,8 +13,8 @@ use utoipa_axum::routes;
 
 use crate::http::caller::{ForDataset, ForOwner};
 use crate::http::error::HttpError;
+use crate::http::etag::unquoted;
 use crate::http::openapi::{DatasetParam, ErrorBody, Failures};
-use crate::http::records::unquoted;
 use crate::http::{App, NO_STORE, rfc3339};
 use crate::service::datasets::Described;
 use crate::service::records::Version;

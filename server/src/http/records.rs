@@ -18,11 +18,10 @@ use utoipa_axum::routes;
 
 use crate::http::caller::{ForDataset, ForRecord};
 use crate::http::error::HttpError;
+use crate::http::etag::{Wanted, condition, parse_condition, quoted, read_condition};
 use crate::http::openapi::{DatasetParam, ErrorBody, Failures};
 use crate::http::{App, NO_STORE, message, rfc3339};
-use crate::service::records::{
-    Change, Condition, Feed, FeedPlace, Listed, Once, Operation, Version, Versioned, Written,
-};
+use crate::service::records::{Change, Feed, FeedPlace, Listed, Once, Operation, Version, Versioned, Written};
 
 /// The media type of a JSON Merge Patch (RFC 7396).
 const MERGE_PATCH: &str = "application/merge-patch+json";
@@ -396,12 +395,6 @@ impl RecordBody {
     }
 }
 
-/// What a header asks a version to be.
-enum Wanted {
-    Anything,
-    Versions(Vec<Version>),
-}
-
 async fn write_one(app: &App, record: ForRecord, headers: &HeaderMap, change: Change) -> Result<Response, HttpError> {
     let ForRecord { caller, dataset, key } = record;
     let text = |name: &header::HeaderName| read_condition(headers, name);
@@ -436,54 +429,6 @@ fn operation(body: OperationBody) -> Result<Operation, HttpError> {
     };
     let wanted = |text: Option<String>| text.map(|text| parse_condition(&text)).transpose();
     Ok(Operation { key, change, condition: condition(wanted(if_match)?, wanted(if_none_match)?)? })
-}
-
-/// The condition in words of the service.
-fn condition(if_match: Option<Wanted>, if_none_match: Option<Wanted>) -> Result<Condition, HttpError> {
-    match (if_match, if_none_match) {
-        (None, None) => Ok(Condition::Any),
-        (Some(Wanted::Anything), None) => Ok(Condition::Present),
-        (Some(Wanted::Versions(versions)), None) => Ok(Condition::Versions(versions)),
-        (None, Some(Wanted::Anything)) => Ok(Condition::Absent),
-        (None, Some(Wanted::Versions(_))) => Err(HttpError::invalid("a write takes `If-None-Match: *` and no version")),
-        (Some(_), Some(_)) => Err(HttpError::invalid("a write takes `If-Match` or `If-None-Match`, not both")),
-    }
-}
-
-fn read_condition(headers: &HeaderMap, name: &header::HeaderName) -> Result<Option<Wanted>, HttpError> {
-    let mut all = Vec::new();
-    for value in headers.get_all(name) {
-        all.push(value.to_str().map_err(|_| HttpError::invalid(format!("`{name}` is not a version")))?);
-    }
-    if all.is_empty() { Ok(None) } else { parse_condition(&all.join(",")).map(Some) }
-}
-
-/// A list of entity tags, or `*`. A tag that is not one of ours matches nothing.
-fn parse_condition(text: &str) -> Result<Wanted, HttpError> {
-    if text.trim() == "*" {
-        return Ok(Wanted::Anything);
-    }
-    let not_quoted = || HttpError::invalid("a version is written in quotes, as in `ETag`");
-    let tags: Vec<_> = text.split(',').map(str::trim).filter(|tag| !tag.is_empty()).collect();
-    if tags.is_empty() {
-        return Err(not_quoted());
-    }
-    let version = |tag: &str| {
-        let strong = tag.strip_prefix("W/").unwrap_or(tag);
-        unquoted(strong).ok_or_else(not_quoted).map(Version::parse)
-    };
-    let versions: Result<Vec<_>, _> = tags.into_iter().map(version).collect();
-    Ok(Wanted::Versions(versions?.into_iter().flatten().collect()))
-}
-
-/// What stands between the quotes of an entity tag.
-pub(super) fn unquoted(tag: &str) -> Option<&str> {
-    let inner = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
-    inner.filter(|inner| !inner.contains('"'))
-}
-
-fn quoted(version: Version) -> String {
-    format!("\"{version}\"")
 }
 
 fn http_date(record: &Record) -> String {

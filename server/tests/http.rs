@@ -391,11 +391,24 @@ async fn requests_that_the_document_does_not_allow_are_errors_of_the_client() {
     for tag in ["", ",", "1-2", "\"1\"2\"", "\""] {
         let read = server.ada(Method::GET, "records/milk").header("If-None-Match", tag);
         let put = server.ada(Method::PUT, "records/milk").body("2").header("If-Match", tag);
-        for request in [read, put] {
+        let delete = server.ada(Method::DELETE, "").header("If-Match", tag);
+        for request in [read, put, delete] {
             let expected = "400 InvalidParameter: a version is written in quotes, as in `ETag`";
             assert_eq!(error(request.send().await.unwrap()).await, expected, "{tag:?}");
         }
-        let delete = server.ada(Method::DELETE, "").header("If-Match", tag).send().await.unwrap();
-        assert_eq!(error(delete).await, "400 InvalidParameter: `If-Match` is a version, as in `ETag`", "{tag:?}");
     }
+}
+
+#[tokio::test]
+async fn a_dataset_is_deleted_on_the_same_conditions_as_a_record() {
+    let server = Server::start().await;
+    let written = server.ada(Method::PUT, "records/milk").body("1").send().await.unwrap();
+    let etag = written.headers()["etag"].to_str().unwrap().to_owned();
+    let delete = async |tags: &str| {
+        let answer = server.ada(Method::DELETE, "").header("If-Match", tags).send().await.unwrap();
+        answer.status().as_u16()
+    };
+    assert_eq!(delete("\"not one of ours\"").await, 412);
+    assert_eq!(delete(&format!("\"0-1\", {etag}")).await, 204);
+    assert_eq!(delete(&etag).await, 404);
 }

@@ -13,11 +13,10 @@ use utoipa_axum::routes;
 
 use crate::http::caller::{ForDataset, ForOwner};
 use crate::http::error::HttpError;
-use crate::http::etag::unquoted;
+use crate::http::etag::{condition, quoted, read_condition};
 use crate::http::openapi::{DatasetParam, ErrorBody, Failures};
 use crate::http::{App, NO_STORE, rfc3339};
 use crate::service::datasets::Described;
-use crate::service::records::Version;
 
 /// Datasets in one answer.
 const LIMIT: usize = 100;
@@ -93,8 +92,8 @@ async fn describe(State(app): State<App>, ForDataset { caller, dataset }: ForDat
 ///
 /// Devices learn of it with their next sync; what they had not pushed yet is parked there.
 #[utoipa::path(delete, path = "/datasets/{dataset}", operation_id = "delete_dataset", tag = "datasets",
-    params(DatasetParam, ("If-Match" = Option<String>, Header, pattern = r#"^(\*|"[0-9a-f]{32}-[0-9]{1,18}")$"#,
-        description = "Only if the dataset is of this version; `*`: only if it exists.")),
+    params(DatasetParam, ("If-Match" = Option<String>, Header, pattern = r#"^(\*|(W/)?"[^"]*"(, ?(W/)?"[^"]*")*)$"#,
+        description = "Only if the dataset is of one of these versions; `*`: only if it exists.")),
     responses((status = 204, description = "The dataset is deleted."), Failures,
         (status = 404, body = ErrorBody, description = "There is no such dataset."),
         (status = 412, body = ErrorBody, description = "The dataset is not of the version in `If-Match`.")))]
@@ -103,12 +102,8 @@ async fn delete(
     ForDataset { caller, dataset }: ForDataset,
     headers: HeaderMap,
 ) -> Result<Response, HttpError> {
-    let wanted = headers.get(header::IF_MATCH).map(|value| {
-        let tag = value.to_str().unwrap_or_default().trim();
-        let version = || unquoted(tag).and_then(Version::parse).ok_or_else(not_a_version);
-        if tag == "*" { Ok(None) } else { version().map(Some) }
-    });
-    app.deps.service.delete_dataset(&caller, &dataset, wanted.transpose()?.flatten()).await?;
+    let condition = condition(read_condition(&headers, &header::IF_MATCH)?, None)?;
+    app.deps.service.delete_dataset(&caller, &dataset, &condition).await?;
     Ok((StatusCode::NO_CONTENT, NO_STORE).into_response())
 }
 
@@ -116,14 +111,10 @@ fn body(described: Described) -> DatasetBody {
     let Described { name, version, records, bytes, modified_at } = described;
     DatasetBody {
         name: name.as_str().to_owned(),
-        etag: format!("\"{version}\""),
+        etag: quoted(version),
         sync_count: version.count.0,
         records,
         bytes,
         modified_at: rfc3339(modified_at),
     }
-}
-
-fn not_a_version() -> HttpError {
-    HttpError::invalid("`If-Match` is a version, as in `ETag`")
 }

@@ -50,7 +50,7 @@ pub(super) fn parse_condition(text: &str) -> Result<Wanted, HttpError> {
 }
 
 /// What stands between the quotes of an entity tag.
-pub(super) fn unquoted(tag: &str) -> Option<&str> {
+fn unquoted(tag: &str) -> Option<&str> {
     let inner = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
     inner.filter(|inner| !inner.contains('"'))
 }

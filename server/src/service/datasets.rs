@@ -10,7 +10,7 @@ use sync_core::model::{DatasetName, DeviceId, EpochReason, Owner, Position, Sync
 use crate::auth::policy::{Action, Caller};
 use crate::error::ServiceError;
 use crate::service::Service;
-use crate::service::records::{Version, device_of};
+use crate::service::records::{Condition, Version, device_of};
 use crate::store::{CommitOutcome, DatasetAddress, Touched};
 
 /// A dataset as a whole.
@@ -96,22 +96,22 @@ impl Service {
         Ok(all)
     }
 
-    /// Deletes a dataset, if it is of a version where one is given.
+    /// Deletes a dataset.
     ///
     /// # Errors
-    /// `PreconditionFailed` if it is of another version, `NotFound` if there is none; or the caller may not write, or
+    /// `PreconditionFailed` if the condition does not hold, `NotFound` if there is none; or the caller may not write, or
     /// the store fails.
     pub async fn delete_dataset(
         &self,
         caller: &Caller,
         dataset: &DatasetAddress,
-        version: Option<Version>,
+        condition: &Condition,
     ) -> Result<(), ServiceError> {
         self.allow(caller, dataset, Action::Write)?;
         for _ in 0..self.settings.push_attempts_max {
             let head = self.parts.store.view(dataset, &Touched::default()).await?.head;
             let found = described(dataset, &head).ok_or_else(|| no_dataset(dataset))?.version;
-            if version.is_some_and(|version| version != found) {
+            if !condition.holds(Some(found)) {
                 let text = format!("the dataset `{}` is of the version \"{found}\"", dataset.name);
                 return Err(ServiceError::PreconditionFailed(text));
             }

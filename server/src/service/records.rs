@@ -41,7 +41,7 @@ pub struct Versioned {
     pub version: Version,
 }
 
-/// What a record must be for a write to happen.
+/// What a record, or a dataset, must be for a write to happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Condition {
     /// Whatever it is.
@@ -152,7 +152,7 @@ impl fmt::Display for Version {
 }
 
 impl Condition {
-    fn holds(&self, version: Option<Version>) -> bool {
+    pub(crate) fn holds(&self, version: Option<Version>) -> bool {
         match self {
             Self::Any => true,
             Self::Absent => version.is_none(),

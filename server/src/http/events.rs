@@ -1,18 +1,21 @@
 //! `GET /v1/events`: a stream of server-sent events that says which datasets have moved on.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse as _, Response};
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt as _, stream};
 use serde::Serialize;
+use sync_core::model::Owner;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::auth::policy::may_listen;
 use crate::error::ServiceError;
 use crate::http::App;
 use crate::http::caller::ForOwner;
@@ -55,11 +58,11 @@ async fn events(
     ForOwner { caller, owner, expires_at }: ForOwner,
     headers: HeaderMap,
 ) -> Result<Response, HttpError> {
-    if !crate::auth::policy::may_listen(&caller, &owner) {
+    if !may_listen(&caller, &owner) {
         return Err(ServiceError::Forbidden(format!("you may not listen for `{owner}`")).into());
     }
     let too_many = |_| ServiceError::TooManyRequests { retry_after_ms: RETRY_AFTER_MS };
-    let permit = std::sync::Arc::clone(&app.streams).try_acquire_owned().map_err(too_many)?;
+    let permit = Arc::clone(&app.streams).try_acquire_owned().map_err(too_many)?;
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
     // An id that is not one of ours is of a run that is not known: then everything is to be pulled.
     let last = last.map(|id| HintId::parse(id).unwrap_or(HintId::UNKNOWN));
@@ -67,11 +70,9 @@ async fn events(
     let left = expires_at.map_or(u64::MAX >> 16, |at| at.ms_since(app.deps.clock.now()));
     let ready = Event::default().event("ready").id(subscription.id().to_string()).data("{}");
     let first = stream::iter([Ok(ready)]);
-    let rest =
-        futures_util::StreamExt::take_until(hints(subscription), tokio::time::sleep(Duration::from_millis(left)));
-    let all = futures_util::StreamExt::chain(first, rest);
+    let rest = hints(subscription).take_until(tokio::time::sleep(Duration::from_millis(left)));
     // The permit goes with the stream.
-    let all = futures_util::StreamExt::map(all, move |event| {
+    let all = first.chain(rest).map(move |event| {
         let _held = &permit;
         event
     });
@@ -97,10 +98,10 @@ fn hints(subscription: Subscription) -> impl Stream<Item = Result<Event, Infalli
         };
         Some((stream::iter(events.into_iter().map(Ok)), subscription))
     };
-    futures_util::StreamExt::flatten(stream::unfold(subscription, next))
+    stream::unfold(subscription, next).flatten()
 }
 
-fn changed(owner: &sync_core::model::Owner, hint: Hint) -> Event {
+fn changed(owner: &Owner, hint: Hint) -> Event {
     let Hint { dataset, epoch, sync_count } = hint;
     let body = HintBody {
         owner: owner.as_str().to_owned(),

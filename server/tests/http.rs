@@ -412,3 +412,23 @@ async fn a_dataset_is_deleted_on_the_same_conditions_as_a_record() {
     assert_eq!(delete(&format!("\"0-1\", {etag}")).await, 204);
     assert_eq!(delete(&etag).await, 404);
 }
+
+#[tokio::test]
+async fn a_patch_comes_gzipped_or_not_as_other_bodies_do() {
+    let server = Server::start().await;
+    let url = format!("{}/v1/datasets/notes/records/milk", server.base);
+    let patch = async |media_type: &str, encoding: &str, body: Vec<u8>| {
+        let request = server.client.patch(&url).header("Authorization", server.token(60_000)).body(body);
+        request.header("Content-Type", media_type).header("Content-Encoding", encoding).send().await.unwrap()
+    };
+    let merge_patch = "application/merge-patch+json";
+    assert_eq!(patch(merge_patch, "gzip", gzip(br#"{"amount":1}"#)).await.status(), 201);
+    let add = br#"{"fields":{"amount":{"merge":{"add":1}}}}"#;
+    assert_eq!(patch("application/vnd.syncline.delta+json", "gzip", gzip(add)).await.status(), 200);
+    let read = server.ada(Method::GET, "records/milk").send().await.unwrap();
+    assert_eq!(read.text().await.unwrap(), r#"{"amount":2}"#);
+    let bomb = patch(merge_patch, "gzip", gzip(&[b' '; 200_000])).await;
+    assert_eq!(error(bomb).await, "413 LimitExceeded: a request has at most 100000 bytes, decompressed");
+    let unknown = patch(merge_patch, "br", b"{}".to_vec()).await;
+    assert_eq!(error(unknown).await, "415 InvalidParameter: the body's Content-Encoding is gzip, or there is none");
+}

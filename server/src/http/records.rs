@@ -11,7 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use sync_core::model::{Delta, Record, RecordKey, Value};
-use sync_core::protocol::{Format, decode};
+use sync_core::protocol::Format;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -282,8 +282,8 @@ async fn patch(
     let media_type = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let bytes = message::read(&app, body).await?;
     let change = match &*media_type {
-        MERGE_PATCH => Change::MergePatch(decode(&bytes, Format::Json).map_err(HttpError::InvalidMessage)?),
-        DELTA => Change::Merge(decode(&bytes, Format::Json).map_err(HttpError::InvalidMessage)?),
+        MERGE_PATCH => Change::MergePatch(message::parse(&app, &headers, bytes, Format::Json).await?),
+        DELTA => Change::Merge(message::parse(&app, &headers, bytes, Format::Json).await?),
         _ => {
             return Err(HttpError::UnsupportedMediaType(
                 "the body's Content-Type is application/merge-patch+json or application/vnd.syncline.delta+json",

@@ -15,7 +15,8 @@ use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsRead};
 pub(crate) enum Pulled {
     /// The device has everything.
     Unchanged,
-    Page(Page),
+    /// A page, and the dataset at its moment.
+    Page(Page, Box<Head>),
     Restart(Restart),
     Reset(Reset),
 }
@@ -23,7 +24,7 @@ pub(crate) enum Pulled {
 impl Pulled {
     /// Keys and values in it, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        let Self::Page(page) = self else { return 0 };
+        let Self::Page(page, _) = self else { return 0 };
         page.records.iter().map(|record| record.key.as_str().len() + record.value().map_or(0, Value::encoded_len)).sum()
     }
 }
@@ -96,7 +97,7 @@ impl Service {
 /// What is counted of a pull: its outcome, and how many records it brought.
 fn outcome(result: &Result<Pulled, ServiceError>) -> (PullOutcome, usize) {
     match result {
-        Ok(Pulled::Page(page)) => (PullOutcome::Page, page.records.len()),
+        Ok(Pulled::Page(page, _)) => (PullOutcome::Page, page.records.len()),
         Ok(Pulled::Unchanged) => (PullOutcome::Unchanged, 0),
         Ok(Pulled::Restart(_)) => (PullOutcome::Restart, 0),
         Ok(Pulled::Reset(_)) => (PullOutcome::Reset, 0),
@@ -138,7 +139,7 @@ fn page(standing: &Standing, read: RecordsRead) -> Pulled {
     let same_epoch = standing.cursor.is_some_and(|cursor| head.lineage.epoch() == Some(cursor.epoch));
     let known = standing.cursor.map_or(SyncCount::ZERO, |cursor| cursor.count);
     let tags = head.lineage.tags.iter().filter(|(count, _)| **count > known);
-    Pulled::Page(Page {
+    let page = Page {
         position,
         line: (standing.is_snapshot() || !same_epoch).then(|| head.lineage.entries.clone()),
         tags: tags.map(|(count, tag)| (*count, *tag)).collect(),
@@ -147,5 +148,6 @@ fn page(standing: &Standing, read: RecordsRead) -> Pulled {
         total: head.records,
         next,
         records,
-    })
+    };
+    Pulled::Page(page, Box::new(head))
 }

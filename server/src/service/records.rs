@@ -237,8 +237,7 @@ impl Service {
         };
         match self.pull(dataset, &request, limits::PAGE_BYTES_MAX).await? {
             Pulled::Unchanged => Ok(Feed { records: Vec::new(), next: place, has_more: false }),
-            Pulled::Page(page) => {
-                let head = self.parts.store.view(dataset, &Touched::default()).await?.head;
+            Pulled::Page(page, head) => {
                 let versioned = |record: Record| Version::at(&head, record.sync_count).map(|version| (record, version));
                 let has_more = page.next.is_some();
                 let next = match page.next {

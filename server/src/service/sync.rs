@@ -165,7 +165,7 @@ impl Service {
             Ok(pulled) => {
                 *bytes_left = bytes_left.saturating_sub(pulled.bytes());
                 match pulled {
-                    Pulled::Page(page) => response.page = Some(page),
+                    Pulled::Page(page, _) => response.page = Some(page),
                     Pulled::Restart(restart) => response.restart = Some(restart),
                     Pulled::Reset(reset) => response.reset = Some(reset),
                     Pulled::Unchanged if response.push.is_none() && response.deleted.is_none() => return None,

@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 use sync_core::merge::push::PushContext;
 use sync_core::model::{Limits, limits};
 
+use crate::auth::policy::{Action, Caller, authorize};
 use crate::clock::{Clock, Draw, RandomSource, Sleep};
 use crate::error::ServiceError;
 use crate::metrics::Metrics;
@@ -25,7 +26,7 @@ use crate::service::datasets::Creations;
 use crate::service::hints::Hints;
 use crate::service::hook::PushHook;
 use crate::service::push::PushQueues;
-use crate::store::Store;
+use crate::store::{DatasetAddress, Store};
 
 /// What the service works with.
 #[derive(Clone)]
@@ -109,6 +110,15 @@ impl Service {
     pub async fn check_store(&self) -> Result<(), ServiceError> {
         self.parts.store.addresses(None, 1).await?;
         Ok(())
+    }
+
+    /// Says whether the caller may do this with the dataset, as an error if not.
+    fn allow(&self, caller: &Caller, dataset: &DatasetAddress, action: Action) -> Result<(), ServiceError> {
+        if authorize(caller, &dataset.owner, &dataset.name, action) {
+            return Ok(());
+        }
+        let text = format!("you may not do this with dataset `{}` of `{}`", dataset.name, dataset.owner);
+        Err(ServiceError::Forbidden(text))
     }
 
     /// Decides something with what a host adds to decisions.

@@ -13,7 +13,7 @@ use sync_core::model::{
 use sync_core::policy::{Policies, Policy};
 use sync_core::protocol::DatasetRequest;
 
-use crate::auth::policy::{Action, Caller, authorize};
+use crate::auth::policy::{Action, Caller};
 use crate::clock::Draw;
 use crate::error::ServiceError;
 use crate::fingerprint::fingerprint;
@@ -163,15 +163,6 @@ impl Condition {
 }
 
 impl Service {
-    /// Says whether the caller may do this with the dataset, as an error if not.
-    pub(crate) fn allow(&self, caller: &Caller, dataset: &DatasetAddress, action: Action) -> Result<(), ServiceError> {
-        if authorize(caller, &dataset.owner, &dataset.name, action) {
-            return Ok(());
-        }
-        let text = format!("you may not do this with dataset `{}` of `{}`", dataset.name, dataset.owner);
-        Err(ServiceError::Forbidden(text))
-    }
-
     /// One record.
     ///
     /// # Errors

@@ -16,9 +16,9 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 use sync_core::merge::push::PushContext;
-use sync_core::model::{Limits, limits};
+use sync_core::model::{Limits, Owner, limits};
 
-use crate::auth::policy::{Action, Caller, authorize};
+use crate::auth::policy::{Action, Caller, authorize, may_see};
 use crate::clock::{Clock, Draw, RandomSource, Sleep};
 use crate::error::ServiceError;
 use crate::metrics::Metrics;
@@ -119,6 +119,14 @@ impl Service {
         }
         let text = format!("you may not do this with dataset `{}` of `{}`", dataset.name, dataset.owner);
         Err(ServiceError::Forbidden(text))
+    }
+
+    /// Says whether the caller may see which datasets the owner has, as an error if not.
+    pub(crate) fn allow_to_see(&self, caller: &Caller, owner: &Owner) -> Result<(), ServiceError> {
+        if may_see(caller, owner) {
+            return Ok(());
+        }
+        Err(ServiceError::Forbidden(format!("you may not see the datasets of `{owner}`")))
     }
 
     /// Decides something with what a host adds to decisions.

@@ -64,8 +64,8 @@ pub fn access(caller: &Caller, owner: &Owner, _dataset: &DatasetName) -> Access 
     }
 }
 
-/// Whether the caller may hear which datasets of an owner move on.
-pub fn may_listen(caller: &Caller, owner: &Owner) -> bool {
+/// Whether the caller may see which datasets an owner has, and hear how they move on.
+pub fn may_see(caller: &Caller, owner: &Owner) -> bool {
     match caller {
         Caller::Identity(identity) => identity == owner,
         Caller::Service { .. } => true,
@@ -93,6 +93,7 @@ mod tests {
             (&job, "local:ada", true),
             (&job, "local:bob", true),
         ] {
+            assert_eq!(may_see(caller, &owner(of)), allowed, "{caller:?} {of}");
             for action in [Action::Read, Action::Write] {
                 assert_eq!(authorize(caller, &owner(of), &dataset, action), allowed, "{caller:?} {of}");
             }

@@ -15,7 +15,6 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::policy::may_listen;
 use crate::error::ServiceError;
 use crate::http::App;
 use crate::http::caller::ForOwner;
@@ -58,9 +57,7 @@ async fn events(
     ForOwner { caller, owner, expires_at }: ForOwner,
     headers: HeaderMap,
 ) -> Result<Response, HttpError> {
-    if !may_listen(&caller, &owner) {
-        return Err(ServiceError::Forbidden(format!("you may not listen for `{owner}`")).into());
-    }
+    app.deps.service.allow_to_see(&caller, &owner)?;
     let too_many = |_| ServiceError::TooManyRequests { retry_after_ms: RETRY_AFTER_MS };
     let permit = Arc::clone(&app.streams).try_acquire_owned().map_err(too_many)?;
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());

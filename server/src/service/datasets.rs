@@ -69,10 +69,10 @@ impl Service {
         described(dataset, &head).ok_or_else(|| no_dataset(dataset))
     }
 
-    /// Describes the datasets of an owner that the caller may read, in order, behind one of them.
+    /// Describes the datasets of an owner, in order, behind one of them.
     ///
     /// # Errors
-    /// If the caller may read none of this owner's, or the store fails.
+    /// If the caller may not see them, or the store fails.
     pub async fn describe_all(
         &self,
         caller: &Caller,
@@ -80,16 +80,10 @@ impl Service {
         after: Option<&DatasetName>,
         datasets_max: usize,
     ) -> Result<Vec<Described>, ServiceError> {
-        let names = self.parts.store.datasets(owner, after, datasets_max).await?;
-        let address = |name| DatasetAddress { owner: owner.clone(), name };
-        if names.is_empty() {
-            // There is nothing to ask about; but who may not read does not learn even that.
-            let any = DatasetName::parse("any").expect("it is a valid name");
-            self.allow(caller, &address(any), Action::Read)?;
-        }
+        self.allow_to_see(caller, owner)?;
         let mut all = Vec::new();
-        for dataset in names.into_iter().map(address) {
-            self.allow(caller, &dataset, Action::Read)?;
+        for name in self.parts.store.datasets(owner, after, datasets_max).await? {
+            let dataset = DatasetAddress { owner: owner.clone(), name };
             let head = self.parts.store.view(&dataset, &Touched::default()).await?.head;
             all.extend(described(&dataset, &head));
         }

@@ -19,16 +19,13 @@ use toml::{Table, Value};
 pub use duration::{Duration, InvalidDuration};
 pub use http_url::{HttpUrl, InvalidHttpUrl};
 pub use issuer::{IssuerConfig, KeysAt, ServiceClaim};
-pub use secret::{SECRET_CHARS_MIN, Secret};
+pub use secret::{InvalidSecret, SECRET_CHARS_MIN, Secret};
 
 /// The default configuration, with comments.
 pub const DEFAULT: &str = include_str!("../config.default.toml");
 
 /// Begins the names of variables that override a key: `SYNCLINE__SECTION__KEY`.
 pub const ENVIRONMENT_PREFIX: &str = "SYNCLINE__";
-
-/// The length of a secret that cannot be guessed, in bytes.
-const HOOK_SECRET_BYTES_MIN: usize = 32;
 
 /// All settings.
 #[derive(Clone, Debug, Deserialize)]
@@ -129,9 +126,10 @@ pub struct AuthConfig {
 pub struct HookConfig {
     /// Where it is asked; nothing: there is no hook.
     #[serde(deserialize_with = "unless_empty")]
-    pub url: Option<String>,
+    pub url: Option<HttpUrl>,
     /// What requests to it are signed with.
-    pub secret: String,
+    #[serde(deserialize_with = "secret::unless_empty")]
+    pub secret: Option<Secret>,
     /// How long it may take.
     pub timeout: Duration,
     /// What becomes of a push if it does not answer as it should.
@@ -251,9 +249,8 @@ impl Config {
         if self.server.connections_max == 0 || self.server.requests_max == 0 {
             return Err(invalid("server", "`connections_max` and `requests_max` are at least 1"));
         }
-        if self.hook.url.is_some() && self.hook.secret.len() < HOOK_SECRET_BYTES_MIN {
-            let text = format!("with `url` goes a `secret` of at least {HOOK_SECRET_BYTES_MIN} letters");
-            return Err(invalid("hook", text));
+        if self.hook.url.is_some() && self.hook.secret.is_none() {
+            return Err(invalid("hook", "with `url` goes a `secret`"));
         }
         if self.server.tls_certificate.is_some() != self.server.tls_key.is_some() {
             return Err(invalid("server", "`tls_certificate` and `tls_key` go together"));
@@ -347,7 +344,11 @@ fn unless_empty<'de, D: serde::Deserializer<'de>, T: FromStr<Err: std::fmt::Disp
     if text.is_empty() {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|error| serde::de::Error::custom(format!("`{text}`: {error}")))
+    parsed(&text).map(Some)
+}
+
+fn parsed<T: FromStr<Err: std::fmt::Display>, E: serde::de::Error>(text: &str) -> Result<T, E> {
+    text.parse().map_err(|error| E::custom(format!("`{text}`: {error}")))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use sync_core::merge::push::Review;
 use sync_core::model::{Compare, Group, Owner, PatchOp, RecordKey, RecordPatch, Value};
 
 use crate::clock::{Clock, SystemClock};
-use crate::config::{HookConfig, HookFailure};
+use crate::config::{HookConfig, HookFailure, Secret};
 use crate::error::ServiceError;
 use crate::hex::hex;
 use crate::service::hook::{PushHook, PushedGroups};
@@ -24,7 +24,7 @@ use crate::trace::{self, TRACEPARENT, TRACESTATE};
 pub struct HttpHook {
     client: Client,
     url: Url,
-    secret: String,
+    secret: Secret,
     timeout: Duration,
     on_failure: HookFailure,
 }
@@ -33,7 +33,7 @@ pub struct HttpHook {
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidHook {
     /// It cannot be called there.
-    #[error("hook.url is not an address with http or https")]
+    #[error("hook.url is not an address")]
     Url,
     /// No client can be made.
     #[error("no HTTP client can be made for the hook")]
@@ -105,9 +105,8 @@ impl HttpHook {
     /// If it cannot be called as configured.
     pub fn new(config: &HookConfig) -> Result<Option<Self>, InvalidHook> {
         let HookConfig { url, secret, timeout, on_failure } = config;
-        let Some(url) = url else { return Ok(None) };
-        let url =
-            Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https")).ok_or(InvalidHook::Url)?;
+        let (Some(url), Some(secret)) = (url, secret) else { return Ok(None) };
+        let url = Url::parse(url.as_str()).map_err(|_| InvalidHook::Url)?;
         // Who redirects a hook is not the one that was configured.
         let client = Client::builder().redirect(reqwest::redirect::Policy::none()).build();
         let client = client.map_err(InvalidHook::Client)?;
@@ -125,7 +124,7 @@ impl HttpHook {
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json")
             .header("Syncline-Timestamp", &timestamp)
-            .header("Syncline-Signature", format!("v1={}", sign(&self.secret, &timestamp, &body)))
+            .header("Syncline-Signature", format!("v1={}", sign(self.secret.reveal(), &timestamp, &body)))
             .body(body);
         let answer = tokio::time::timeout(self.timeout, read(request)).await.map_err(|_| HookError::Slow)??;
         let Answered { groups: verdicts } =

@@ -310,8 +310,8 @@ async fn the_trace_of_a_push_is_passed_on_to_its_hook() {
         String::from_utf8_lossy(&head).into_owned()
     });
     let server = Server::configured(|config| {
-        config.hook.url = Some(url);
-        config.hook.secret = "s".repeat(32);
+        config.hook.url = Some(url.parse().unwrap());
+        config.hook.secret = Some("s".repeat(32).parse().unwrap());
     })
     .await;
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";

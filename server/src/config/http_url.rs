@@ -11,8 +11,8 @@ pub struct HttpUrl(String);
 
 /// A text is not such a URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a URL such as https://issuer.example/keys")]
-pub struct InvalidHttpUrl(String);
+#[error("it is not a URL such as https://service.example/path")]
+pub struct InvalidHttpUrl;
 
 impl HttpUrl {
     /// As text.
@@ -33,12 +33,11 @@ impl FromStr for HttpUrl {
     type Err = InvalidHttpUrl;
 
     fn from_str(text: &str) -> Result<Self, InvalidHttpUrl> {
-        let invalid = || InvalidHttpUrl(text.to_owned());
-        let rest = text.strip_prefix(HTTPS).or_else(|| text.strip_prefix(HTTP)).ok_or_else(invalid)?;
+        let rest = text.strip_prefix(HTTPS).or_else(|| text.strip_prefix(HTTP)).ok_or(InvalidHttpUrl)?;
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let printable = text.bytes().all(|byte| byte.is_ascii_graphic());
         if authority.is_empty() || authority.starts_with(':') || authority.contains('@') || !printable {
-            return Err(invalid());
+            return Err(InvalidHttpUrl);
         }
         Ok(Self(text.to_owned()))
     }
@@ -52,7 +51,7 @@ impl fmt::Display for HttpUrl {
 
 impl<'de> Deserialize<'de> for HttpUrl {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        super::parsed(&String::deserialize(deserializer)?)
     }
 }
 

@@ -268,6 +268,11 @@ impl Config {
 }
 
 impl AuthConfig {
+    /// Whether nobody can sign in.
+    pub const fn lets_nobody_in(&self) -> bool {
+        self.issuers.is_empty() && self.service_key.is_none()
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         if self.keys_refresh.ms() == 0 || self.unknown_key_interval.ms() == 0 {
             return Err(invalid("auth", "`keys_refresh` and `unknown_key_interval` are longer than 0s"));

@@ -215,7 +215,7 @@ fn serve(args: ServeArgs, json: bool) -> Result<(), Failed> {
     config.server.listen = listen.unwrap_or(config.server.listen);
     config.server.data = data.unwrap_or(config.server.data);
     telemetry::start(&config.log).map_err(usage)?;
-    if !dev && config.auth.issuers.is_empty() && config.auth.service_key.is_none() {
+    if !dev && config.auth.lets_nobody_in() {
         return Err(Failed { exit: USAGE, message: NO_ISSUER.to_owned() });
     }
     let tls = tls(&config.server)?;
@@ -449,7 +449,7 @@ fn check_parts(args: ServeArgs, config: Config, checks: &mut Checks) {
 fn check_issuers(config: &AuthConfig, dev: bool, checks: &mut Checks) {
     if dev {
         checks.note("issuer", Ok::<_, Failed>("the dev issuer".to_owned()));
-    } else if config.issuers.is_empty() && config.service_key.is_none() {
+    } else if config.lets_nobody_in() {
         checks.note("issuer", Err(Failed { exit: USAGE, message: NO_ISSUER.to_owned() }));
     }
     let tried = setup::verifier(config, None).map_err(Failed::from).and_then(|verifier| {

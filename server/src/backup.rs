@@ -3,13 +3,13 @@
 //! A backup is a folder with the same files as a data folder. What is copied is at rest afterwards, so a backup may be
 //! moved and packed as one likes.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::data_folder::{DRAFT, DataFolder, DataFolderError, LOCK, UNFINISHED};
+use crate::data_folder::{DRAFT, DataFolder, DataFolderError, LOCK, UNFINISHED, private_folder};
 use crate::store::StoreError;
 
 /// Copy the data folder while the server goes on
@@ -231,7 +231,7 @@ fn make_aside(folder: &DataFolder) -> Result<PathBuf, BackupError> {
     let mut number = 1;
     loop {
         let path = folder.path().join(format!("{REPLACED}{number}"));
-        match private_folder(&path) {
+        match private_folder().create(&path) {
             Ok(()) => return Ok(path),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
             Err(source) => return Err(unusable(&path, source)),
@@ -276,20 +276,13 @@ fn sync(path: &Path) -> Result<u64, BackupError> {
     sync().map_err(|source| unusable(path, source))
 }
 
-fn private_folder(path: &Path) -> io::Result<()> {
-    let mut builder = DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
-}
-
 fn unusable(path: &Path, source: io::Error) -> BackupError {
     BackupError::Unusable { path: path.to_owned(), source }
 }
 
 impl Draft {
     fn make(path: &Path) -> Result<Self, BackupError> {
-        private_folder(path).map_err(|source| unusable(path, source))?;
+        private_folder().create(path).map_err(|source| unusable(path, source))?;
         Ok(Self { folder: DataFolder::open(path)?, kept: false })
     }
 }

@@ -49,11 +49,7 @@ impl DataFolder {
     /// If it cannot be made.
     pub fn open(path: &Path) -> Result<Self, DataFolderError> {
         let folder = Self { path: path.to_owned() };
-        let mut builder = DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(path).map_err(|source| folder.unusable(source))?;
+        private_folder().recursive(true).create(path).map_err(|source| folder.unusable(source))?;
         Ok(folder)
     }
 
@@ -69,7 +65,7 @@ impl DataFolder {
     pub fn try_out(path: &Path) -> Result<bool, DataFolderError> {
         let folder = Self { path: path.to_owned() };
         let try_out = |path: &Path| {
-            let draft = path.join(format!("check.{}.draft", std::process::id()));
+            let draft = path.join(format!("check.{}{DRAFT}", std::process::id()));
             private().create_new(true).open(&draft).and_then(|_| fs::remove_file(&draft))
         };
         let there = path.try_exists().map_err(|source| folder.unusable(source))?;
@@ -140,7 +136,7 @@ impl DataFolder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             found => return found,
         }
-        let draft = self.file(&format!("{name}.{}.{:?}.draft", std::process::id(), std::thread::current().id()));
+        let draft = self.file(&format!("{name}.{}.{:?}{DRAFT}", std::process::id(), std::thread::current().id()));
         let mut writer = private().create_new(true).open(&draft)?;
         let linked = writer
             .write_all(content().as_bytes())
@@ -157,6 +153,14 @@ impl DataFolder {
     fn unusable(&self, source: io::Error) -> DataFolderError {
         DataFolderError::Unusable { path: self.path.clone(), source }
     }
+}
+
+/// Makes folders that only their owner can read.
+pub(crate) fn private_folder() -> DirBuilder {
+    let mut builder = DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
 }
 
 fn private() -> OpenOptions {

@@ -13,6 +13,8 @@ mod sync;
 mod token;
 mod upkeep;
 
+use std::path::Path;
+
 use sync_core::device::{Address, DeviceDb, DeviceError, Login};
 use sync_core::merge::write::WriteError;
 use sync_core::model::{DatasetName, InvalidName, Owner, RecordKey};
@@ -42,8 +44,7 @@ fn device(args: DeviceArgs, output: &Output) -> Result<Exit, CliError> {
     let DeviceArgs { db, server, token, token_file, command } = args;
     let db = db.ok_or_else(|| CliError::Usage("which device? pass --db FILE or set SYNCLINE_DB".into()))?;
     let token = TokenSource::new(token, token_file);
-    let mut db = DeviceDb::open(&db, &mut Draw(&SystemRandom))
-        .map_err(|error| CliError::Failed(format!("{}: {}", db.display(), causes(&error))))?;
+    let mut db = DeviceDb::open(&db, &mut Draw(&SystemRandom)).map_err(|error| unusable(&db, &error))?;
     let login = token.login()?;
     let owner = match &login {
         Some(login) if db.owner()? == login.owner() => login.owner(),
@@ -117,6 +118,12 @@ fn now() -> sync_core::model::Timestamp {
 
 fn parse_key(key: &str) -> Result<RecordKey, CliError> {
     Ok(RecordKey::parse(key)?)
+}
+
+/// Why a device's file cannot be opened.
+fn unusable(path: &Path, error: &DeviceError) -> CliError {
+    let message = format!("{}: {}", path.display(), causes(error));
+    if matches!(error, DeviceError::Foreign) { CliError::Usage(message) } else { CliError::Failed(message) }
 }
 
 impl From<InvalidName> for CliError {

@@ -82,6 +82,11 @@ fn without_a_server_everything_but_sync_works_and_sync_gives_up_in_time() {
     phone.ends(Exit::Usage, &["put", "notes", "a", "{"]);
     phone.ends(Exit::Usage, &["put", "no such name", "a", "1"]);
     phone.ends(Exit::Usage, &["put", "notes", "", "1"]);
+    let text = "what another program has written, and wants to find again";
+    let foreign = folder.write("foreign.db", text);
+    let outcome = Device::new(&folder, "foreign").ends(Exit::Usage, &["list", "notes"]);
+    assert!(outcome.stderr.ends_with("foreign.db: the file is not a device's file\n"), "{}", outcome.stderr);
+    assert_eq!(std::fs::read_to_string(foreign).unwrap(), text);
     phone.ends(Exit::NotSignedIn, &["sync"]);
     let outcome = phone.ends(Exit::Usage, &["put", "notes", "--json"]);
     assert!(outcome.stderr.starts_with(r#"{"error":{"code":"InvalidParameter""#), "{}", outcome.stderr);

@@ -262,6 +262,8 @@ struct Summary {
     resets: BTreeMap<DatasetName, &'static str>,
     repaired: Vec<DatasetName>,
     not_deleted: Vec<DatasetName>,
+    /// Datasets that were asked for, and that neither this device nor the server has.
+    missing: Vec<DatasetName>,
     copied: bool,
     datasets: u64,
     pending: u64,
@@ -296,6 +298,8 @@ impl Summary {
         after: &BTreeMap<DatasetName, DatasetStatus>,
         asked: &[DatasetName],
     ) {
+        let is_missing = |name: &&DatasetName| !before.contains_key(name) && !after.contains_key(name);
+        self.missing.extend(asked.iter().filter(is_missing).cloned());
         for (name, status) in after.iter().filter(|(name, _)| asked.is_empty() || asked.contains(name)) {
             let was = |of: fn(&DatasetStatus) -> u64| before.get(name).map_or(0, of);
             self.datasets += 1;
@@ -358,6 +362,9 @@ impl Summary {
                 "`{dataset}` was not deleted, because somebody has changed it since; look and delete again"
             ));
         }
+        for dataset in &self.missing {
+            lines.push(format!("there is no `{dataset}`, here or on the server; `put` makes it"));
+        }
         for (dataset, number) in &self.conflicts {
             let (conflicts, was) = (count(*number, "conflict"), if *number == 1 { "was" } else { "were" });
             lines.push(format!("{conflicts} {was} resolved; `conflicts {dataset}` lists what lost"));
@@ -390,6 +397,7 @@ impl Summary {
             "resets": resets,
             "repaired": names(&self.repaired),
             "not_deleted": names(&self.not_deleted),
+            "missing": names(&self.missing),
             "copied": self.copied,
         })
     }

@@ -106,6 +106,9 @@ fn without_a_server_everything_but_sync_works_and_sync_gives_up_in_time() {
 
     tablet.ok(&["delete", "notes"]);
     tablet.sync();
+    assert_eq!(tablet.json(&["sync", "nots"])["missing"], json!(["nots"]));
+    let told = tablet.ok(&["sync", "nots"]);
+    assert!(told.ends_with("there is no `nots`, here or on the server; `put` makes it\n"), "{told}");
     phone.at(world.server.url()).sync();
     assert_eq!(phone.json(&["list", "notes"]), json!([]));
 }

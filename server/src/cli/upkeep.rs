@@ -3,6 +3,7 @@
 use serde_json::{Value as Json, json};
 use sync_core::conflict::{LogEntry, Loss, Parked, Question, Resolution, Side};
 use sync_core::device::{DatasetStatus, Which};
+use sync_core::merge::replica::Changes;
 use sync_core::model::DatasetName;
 use sync_core::policy::{OnDelete, Policies, Policy};
 
@@ -284,9 +285,16 @@ pub(super) fn resolve(
     let Some(question) = questions.into_iter().find(|question| question.key == key) else {
         return Err(CliError::NotFound(format!("there is no open question about `{}`", shown(&key))));
     };
-    device.db.resolve(&address, &question, resolution, context!())?;
-    let sentence = format!("answered the question about `{}`; `sync` pushes it", shown(&key));
-    output.answer(&sentence, &json!({"dataset": dataset, "key": key.as_str()}))?;
+    let Changes { keys, many: _ } = device.db.resolve(&address, &question, resolution, context!())?;
+    // What was written together stays together: a change that is given up takes the others of its group with it.
+    let with_it: Vec<_> = keys.iter().filter(|changed| **changed != key).collect();
+    let mut sentence = format!("answered the question about `{}`; `sync` pushes it", shown(&key));
+    if !with_it.is_empty() {
+        let keys = with_it.iter().map(|key| shown(key)).collect::<Vec<_>>().join(", ");
+        sentence = format!("{sentence}\ngiven up with it: {keys}; `conflicts {dataset}` lists what was written there");
+    }
+    let with_it: Vec<&str> = with_it.iter().map(|key| key.as_str()).collect();
+    output.answer(&sentence, &json!({"dataset": dataset, "key": key.as_str(), "given_up": with_it}))?;
     Ok(Exit::Success)
 }
 

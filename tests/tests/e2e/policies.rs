@@ -183,6 +183,26 @@ fn ask_waits_for_an_answer_and_holds_nothing_else_up() {
 }
 
 #[test]
+fn who_answers_with_the_remote_value_is_told_what_else_is_given_up() {
+    let world = World::start();
+    let [phone, tablet] = world.devices();
+    for device in [&phone, &tablet] {
+        device.ok(&["policy", "notes", "ask"]);
+    }
+    for (device, value) in [(&phone, "phone"), (&tablet, "tablet")] {
+        let put = |key: &str| json!({"op": "put", "key": key, "value": value}).to_string();
+        let group = format!("{}\n{}\n", put("color"), put(&format!("size of the {value}")));
+        device.ok_with_input(&["apply", "notes", "-"], &group);
+    }
+    phone.ok(&["sync"]);
+    tablet.ends(Exit::Unresolved, &["sync"]);
+    let answered = tablet.json(&["resolve", "notes", "color", "remote"]);
+    assert_eq!(answered["given_up"], json!(["size of the tablet"]));
+    let lost = [("color".to_owned(), json!("tablet")), ("size of the tablet".to_owned(), json!("tablet"))];
+    assert_eq!(tablet.losses("notes"), lost);
+}
+
+#[test]
 fn an_edit_meets_a_removal() {
     let world = World::start();
     let [phone, tablet] = world.devices();

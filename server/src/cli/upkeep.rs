@@ -233,9 +233,22 @@ pub(super) fn clear_conflicts(device: &mut Device, output: &Output, dataset: &st
 pub(super) fn restore(device: &mut Device, output: &Output, dataset: &str, id: u64) -> Result<Exit, CliError> {
     let address = device.address(dataset)?;
     device.db.restore(&address, id, context!())?;
-    let sentence = format!("wrote what entry {id} had lost; `sync` pushes it");
-    output.answer(&sentence, &json!({"dataset": dataset, "id": id}))?;
+    let entry = device.db.conflicts(&address, id.checked_sub(1), 1)?.pop();
+    let losses = entry.map(|(_, entry)| entry.losses).unwrap_or_default();
+    let outdone: Vec<&Loss> = losses.iter().filter(|loss| is_outdone(loss, &losses)).collect();
+    let mut lines = vec![format!("wrote what entry {id} had lost; `sync` pushes it")];
+    if !outdone.is_empty() {
+        lines.push("both sides had lost a value, and this device's was written; the other is:".to_owned());
+        lines.extend(outdone.iter().map(|loss| lost(loss)));
+    }
+    output.answer(&lines.join("\n"), &json!({"dataset": dataset, "id": id, "not_written": to_json(&outdone)?}))?;
     Ok(Exit::Success)
+}
+
+/// Whether a loss is another device's value of a record of which this device lost a value in the same entry.
+fn is_outdone(loss: &Loss, losses: &[Loss]) -> bool {
+    let is_whole = |loss: &Loss, side| loss.side == side && loss.path.is_empty();
+    is_whole(loss, Side::Remote) && losses.iter().any(|it| is_whole(it, Side::Local) && it.key == loss.key)
 }
 
 pub(super) fn questions(device: &mut Device, output: &Output, dataset: &str) -> Result<Exit, CliError> {

@@ -203,6 +203,23 @@ fn who_answers_with_the_remote_value_is_told_what_else_is_given_up() {
 }
 
 #[test]
+fn who_restores_what_both_sides_lost_is_told_which_value_is_not_written() {
+    let world = World::start();
+    let [phone, tablet] = world.devices();
+    for (device, value) in [(&phone, "1"), (&tablet, "2")] {
+        device.ok(&["policy", "notes", "ask"]);
+        device.ok(&["put", "notes", "color", value]);
+    }
+    phone.ok(&["sync"]);
+    tablet.ends(Exit::Unresolved, &["sync"]);
+    tablet.ok(&["resolve", "notes", "color", "3"]);
+    let id = tablet.json(&["conflicts", "notes"])[0]["id"].to_string();
+    let restored = tablet.json(&["restore", "notes", &id]);
+    assert_eq!(restored["not_written"], json!([{"key": "color", "side": "remote", "value": 1}]));
+    assert_eq!(tablet.value("notes", "color"), json!(2));
+}
+
+#[test]
 fn an_edit_meets_a_removal() {
     let world = World::start();
     let [phone, tablet] = world.devices();

@@ -72,6 +72,8 @@ pub enum StoreOperation {
     Datasets,
     Addresses,
     OldTombstones,
+    Resolve,
+    Link,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -261,6 +263,8 @@ impl StoreOperation {
             Self::Datasets => "datasets",
             Self::Addresses => "addresses",
             Self::OldTombstones => "old_tombstones",
+            Self::Resolve => "resolve",
+            Self::Link => "link",
         }
     }
 }

@@ -6,6 +6,7 @@
 pub mod datasets;
 pub mod hints;
 pub mod hook;
+pub mod identities;
 mod line;
 mod pull;
 mod push;
@@ -25,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::service::datasets::Creations;
 use crate::service::hints::Hints;
 use crate::service::hook::PushHook;
+use crate::service::identities::Resolved;
 use crate::service::push::PushQueues;
 use crate::store::{DatasetAddress, Store};
 
@@ -76,6 +78,7 @@ pub struct Service {
     limits_version: u32,
     queues: PushQueues,
     creations: Creations,
+    resolved: Resolved,
     hints: Hints,
 }
 
@@ -84,8 +87,8 @@ impl Service {
     pub fn new(parts: ServiceParts, settings: ServiceSettings) -> Self {
         let limits_version = limits_version(&settings.limits);
         let hints = Hints::new(Arc::clone(&parts.random));
-        let (queues, creations) = (PushQueues::default(), Creations::default());
-        Self { parts, settings, limits_version, queues, creations, hints }
+        let (queues, creations, resolved) = (PushQueues::default(), Creations::default(), Resolved::default());
+        Self { parts, settings, limits_version, queues, creations, resolved, hints }
     }
 
     /// What an operator chose.
@@ -112,12 +115,13 @@ impl Service {
         Ok(())
     }
 
-    /// Says whether the caller may do this with the dataset, as an error if not.
+    /// Says whether the caller may do this with the dataset, as an error if not, which does not tell to whom an owner was
+    /// linked.
     fn allow(&self, caller: &Caller, dataset: &DatasetAddress, action: Action) -> Result<(), ServiceError> {
         if authorize(caller, &dataset.owner, &dataset.name, action) {
             return Ok(());
         }
-        let text = format!("you may not do this with dataset `{}` of `{}`", dataset.name, dataset.owner);
+        let text = format!("you may not do this with dataset `{}` of this owner", dataset.name);
         Err(ServiceError::Forbidden(text))
     }
 
@@ -126,7 +130,7 @@ impl Service {
         if may_see(caller, owner) {
             return Ok(());
         }
-        Err(ServiceError::Forbidden(format!("you may not see the datasets of `{owner}`")))
+        Err(ServiceError::Forbidden("you may not see the datasets of this owner".to_owned()))
     }
 
     /// Decides something with what a host adds to decisions.

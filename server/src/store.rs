@@ -5,6 +5,7 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod directory;
 pub mod memory;
 pub mod metered;
 pub mod sqlite;
@@ -18,6 +19,7 @@ use sync_core::merge::push::{Commit, Head, View};
 use sync_core::model::{ChangeId, DatasetName, DeviceId, Owner, Record, RecordKey, SyncCount, Timestamp, Value};
 
 use crate::error::ServiceError;
+use crate::store::directory::Directory;
 
 /// Names a dataset: whose, and which.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,18 +118,29 @@ pub enum StoreError {
     /// Try again later. A commit may or may not have been written; its push memory will tell.
     #[error("the store is unavailable")]
     Unavailable(#[source] Box<dyn Error + Send + Sync>),
+    /// The owner was linked to another one. Resolve it again, and ask about that one.
+    #[error("the owner was linked to another one")]
+    Moved,
     /// Needs a person.
     #[error("stored data are corrupt: {0}")]
     Corrupt(String),
 }
 
+/// When to come again if an owner was linked while its request was served.
+const MOVED_RETRY_MS: u64 = 100;
+
 impl From<StoreError> for ServiceError {
     fn from(error: StoreError) -> Self {
-        Self::Internal(Arc::new(error))
+        match error {
+            StoreError::Moved => Self::Unavailable { retry_after_ms: MOVED_RETRY_MS },
+            StoreError::Unavailable(_) | StoreError::Corrupt(_) => Self::Internal(Arc::new(error)),
+        }
     }
 }
 
 /// A place for datasets. Each method is one round trip.
+///
+/// What is asked about an owner that was linked to another one fails as [`StoreError::Moved`]; see [`Directory`].
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Reads the head and what is touched, at one moment. A dataset never written has an empty head.
@@ -168,4 +181,7 @@ pub trait Store: Send + Sync {
         before: Timestamp,
         tombstones_max: usize,
     ) -> Result<Vec<(DatasetAddress, SyncCount)>, StoreError>;
+
+    /// What is known of owners, in the same place.
+    fn directory(&self) -> &dyn Directory;
 }

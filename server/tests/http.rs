@@ -432,3 +432,48 @@ async fn a_patch_comes_gzipped_or_not_as_other_bodies_do() {
     let unknown = patch(merge_patch, "br", b"{}".to_vec()).await;
     assert_eq!(error(unknown).await, "415 InvalidParameter: the body's Content-Encoding is gzip, or there is none");
 }
+
+#[tokio::test]
+async fn logins_are_linked_by_who_holds_tokens_of_both() {
+    let server = Server::start().await;
+    let now = SystemClock.now();
+    let user = |name: &str, ms| server.issuer.token(name, now.plus_ms(-60_000), now.plus_ms(ms)).unwrap();
+    let job = server.issuer.service_token("job", now, now.plus_ms(60_000)).unwrap();
+    let (ada, bob) = (user("ada", 60_000), user("bob", 60_000));
+    let link = async |token: &str, body: Value| {
+        let request = server.client.post(format!("{}/v1/identity/link", server.base)).header("Authorization", token);
+        request.header("Content-Type", JSON).body(body.to_string()).send().await.unwrap()
+    };
+    for (token, body, expected) in [
+        ("", json!({"token": bob}), "401 NotAuthorized: sign in: the request has no token"),
+        (&*job, json!({"token": bob}), "403 NotAuthorized: only logins of users can be linked"),
+        (&ada, json!({"token": job}), "403 NotAuthorized: only logins of users can be linked"),
+        (&ada, json!({"token": user("bob", -1)}), "400 InvalidParameter: the other login: sign in again: "),
+        (&ada, json!({"token": "x"}), "400 InvalidParameter: the other login: the token is not valid: "),
+        (&ada, json!({"token": ""}), "400 InvalidParameter: the other login: sign in: "),
+        (&ada, json!({}), "400 InvalidParameter: the message is not well-formed: missing field"),
+        (&ada, json!({"token": bob, "x": 1}), "400 InvalidParameter: the message is not well-formed: unknown field"),
+    ] {
+        let found = error(link(token, body.clone()).await).await;
+        assert!(found.starts_with(expected), "{found}\nexpected {expected}");
+    }
+    let who = async |token: &str| {
+        let request = server.client.get(format!("{}/v1/identity", server.base)).header("Authorization", token);
+        request.send().await.unwrap().text().await.unwrap()
+    };
+    let (of_ada, of_bob) = (who(&ada).await, who(&bob).await);
+    assert_ne!(of_ada, of_bob);
+    for other in [&ada, &bob, &bob] {
+        let answer = link(&ada, json!({"token": other})).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.text().await.unwrap(), of_ada.replace('}', r#","renamed":[]}"#));
+    }
+    assert_eq!(who(&bob).await, of_ada);
+    // Ids that others have noted down still lead there, and for strangers to nobody.
+    let old: Value = serde_json::from_str(&of_bob).unwrap();
+    let datasets = format!("{}/v1/owners/{}/datasets", server.base, old["identity"].as_str().unwrap());
+    for (token, status) in [(&ada, 200), (&bob, 200), (&job, 200), (&user("eve", 60_000), 403)] {
+        let request = server.client.get(&datasets).header("Authorization", token);
+        assert_eq!(request.send().await.unwrap().status(), status);
+    }
+}

@@ -22,6 +22,7 @@ use syncline_server::http::{self, Entrance};
 use syncline_server::metrics::Metrics;
 use syncline_server::service::hook::PushHook;
 use syncline_server::service::{Service, ServiceParts, ServiceSettings};
+use syncline_server::store::directory::Directory;
 use syncline_server::store::memory::MemoryStore;
 use syncline_server::store::metered::MeteredStore;
 use syncline_server::store::{
@@ -171,7 +172,11 @@ async fn metrics_are_where_everything_else_is_only_if_that_was_configured() {
 }
 
 /// A store that has lost its disk.
-struct Broken;
+#[derive(Default)]
+struct Broken {
+    /// Nobody gets to ask for it.
+    owners: MemoryStore,
+}
 
 #[async_trait]
 impl Store for Broken {
@@ -202,6 +207,10 @@ impl Store for Broken {
     async fn old_tombstones(&self, _: Timestamp, _: usize) -> Result<Vec<(DatasetAddress, SyncCount)>, StoreError> {
         Err(gone())
     }
+
+    fn directory(&self) -> &dyn Directory {
+        &self.owners
+    }
 }
 
 fn gone() -> StoreError {
@@ -225,7 +234,7 @@ async fn a_server_is_ready_while_its_store_answers_and_it_is_not_stopping() {
     let stopping = r#"{"reason":"the server is stopping","status":"not ready"}"#;
     check(&server, StatusCode::SERVICE_UNAVAILABLE, stopping).await;
 
-    let server = Server::start_with(Arc::new(Broken), None, |_| {}).await;
+    let server = Server::start_with(Arc::new(Broken::default()), None, |_| {}).await;
     let broken = r#"{"reason":"the store fails","status":"not ready"}"#;
     check(&server, StatusCode::SERVICE_UNAVAILABLE, broken).await;
     let errors = server.numbers().await["syncline_store_errors_total{operation=\"addresses\"}"];

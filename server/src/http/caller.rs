@@ -16,9 +16,10 @@ impl FromRequestParts<App> for SignedIn {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
         let authorization = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let signed_in = app.deps.verifier.verify(authorization, app.deps.clock.now()).await?;
-        app.rates.check(&signed_in.caller)?;
-        Ok(signed_in)
+        let Self { caller: login, expires_at } = app.deps.verifier.verify(authorization, app.deps.clock.now()).await?;
+        let caller = app.deps.service.resolve_caller(login).await?;
+        app.rates.check(&caller)?;
+        Ok(Self { caller, expires_at })
     }
 }
 
@@ -49,7 +50,7 @@ impl FromRequestParts<App> for ForOwner {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
         let SignedIn { caller, expires_at } = SignedIn::from_request_parts(parts, app).await?;
         let owner = match path_part(parts, app, "owner").await? {
-            Some(owner) => Owner::parse(owner)?,
+            Some(owner) => app.deps.service.resolve(&Owner::parse(owner)?).await?,
             None => caller.default_owner().cloned().ok_or_else(owner_missing)?,
         };
         Ok(Self { caller, owner, expires_at })

@@ -46,6 +46,17 @@ pub(super) async fn read(app: &App, body: Body) -> Result<Bytes, HttpError> {
     }
 }
 
+/// A whole body, by its `Content-Type`.
+pub(super) async fn read_all<T: DeserializeOwned + Send + 'static>(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<T, HttpError> {
+    let formats = formats(headers)?;
+    let bytes = read(app, body).await?;
+    parse(app, headers, bytes, formats.request).await
+}
+
 /// Decompresses and decodes a body.
 pub(super) async fn parse<T: DeserializeOwned + Send + 'static>(
     app: &App,

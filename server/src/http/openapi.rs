@@ -60,6 +60,21 @@ pub(super) enum Failures {
     Unavailable(ErrorBody),
 }
 
+/// What a request with a body may be answered with besides.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "it describes answers for the OpenAPI document; `http/error.rs` makes them")]
+pub(super) enum BodyFailures {
+    /// The body came too slowly.
+    #[response(status = 408)]
+    TooSlow(ErrorBody),
+    /// More than a limit allows.
+    #[response(status = 413)]
+    TooLarge(ErrorBody),
+    /// The body is of another media type.
+    #[response(status = 415)]
+    UnsupportedMediaType(ErrorBody),
+}
+
 #[derive(OpenApi)]
 #[openapi(
     info(

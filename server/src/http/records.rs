@@ -19,7 +19,7 @@ use utoipa_axum::routes;
 use crate::http::caller::{ForDataset, ForRecord};
 use crate::http::error::HttpError;
 use crate::http::etag::{Wanted, condition, parse_condition, quoted, read_condition};
-use crate::http::openapi::{DatasetParam, ErrorBody, Failures};
+use crate::http::openapi::{BodyFailures, DatasetParam, ErrorBody, Failures};
 use crate::http::{App, NO_STORE, message, rfc3339};
 use crate::service::records::{Change, Feed, FeedPlace, Listed, Once, Operation, Version, Versioned, Written};
 
@@ -252,7 +252,7 @@ async fn read(
         example = json!({"amount": 2, "done": false})),
     responses((status = 200, body = WrittenBody, description = "The record was replaced.", headers(("ETag" = String, description = "The new version."))),
         (status = 201, body = WrittenBody, description = "The record was created.", headers(("ETag" = String, description = "The new version."))),
-        Failures, WriteFailures))]
+        Failures, BodyFailures, WriteFailures))]
 async fn put(State(app): State<App>, record: ForRecord, headers: HeaderMap, body: Body) -> Result<Response, HttpError> {
     let formats = message::formats(&headers)?;
     let bytes = message::read(&app, body).await?;
@@ -271,7 +271,7 @@ async fn put(State(app): State<App>, record: ForRecord, headers: HeaderMap, body
         (Object = "application/vnd.syncline.delta+json", example = json!({"add": 1})))),
     responses((status = 200, body = WrittenBody, description = "The record was changed.", headers(("ETag" = String, description = "The new version."))),
         (status = 201, body = WrittenBody, description = "The record was created.", headers(("ETag" = String, description = "The new version."))),
-        Failures, WriteFailures))]
+        Failures, BodyFailures, WriteFailures))]
 async fn patch(
     State(app): State<App>,
     record: ForRecord,
@@ -310,7 +310,7 @@ async fn remove(State(app): State<App>, record: ForRecord, headers: HeaderMap) -
         description = "Names the batch: sent again, it is not written again. The latest 16,384 groups of a dataset are remembered.")),
     request_body(content = BatchBody, example = json!({"operations": [{"op": "put", "key": "milk", "value": {"amount": 2}}, {"op": "merge", "key": "total", "delta": {"add": 2}}]})),
     responses((status = 200, body = WrittenBody, description = "All of it is written.", headers(("ETag" = Option<String>, description = "The version of what was written."))),
-        Failures, WriteFailures))]
+        Failures, BodyFailures, WriteFailures))]
 async fn batch(
     State(app): State<App>,
     ForDataset { caller, dataset }: ForDataset,
@@ -361,21 +361,12 @@ struct Conditions {
 #[derive(utoipa::IntoResponses)]
 #[expect(dead_code, reason = "it describes answers for the OpenAPI document; `http/error.rs` makes them")]
 enum WriteFailures {
-    /// The body came too slowly.
-    #[response(status = 408)]
-    TooSlow(ErrorBody),
     /// The difference does not fit the value that is there.
     #[response(status = 409)]
     Conflict(ErrorBody),
     /// The record is not as `If-Match` or `If-None-Match` requires.
     #[response(status = 412)]
     PreconditionFailed(ErrorBody),
-    /// More than a limit allows.
-    #[response(status = 413)]
-    TooLarge(ErrorBody),
-    /// The body is of another media type.
-    #[response(status = 415)]
-    UnsupportedMediaType(ErrorBody),
     /// A hook of this server refuses it; `code` and `message` are the hook's.
     #[response(status = 422)]
     Refused(ErrorBody),

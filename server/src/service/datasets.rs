@@ -11,7 +11,7 @@ use crate::auth::policy::{Action, Caller};
 use crate::error::ServiceError;
 use crate::service::Service;
 use crate::service::records::{Condition, Version, device_of};
-use crate::store::{CommitOutcome, DatasetAddress, Touched};
+use crate::store::{CommitOutcome, DatasetAddress, StoreError, Touched};
 
 /// A dataset as a whole.
 #[derive(Clone, Debug, PartialEq)]
@@ -209,9 +209,16 @@ impl Service {
     async fn purge_step(&self, before: Timestamp) -> Result<usize, ServiceError> {
         let old = self.parts.store.old_tombstones(before, TOMBSTONES_TOGETHER).await?;
         let purge = |(dataset, floor): (DatasetAddress, SyncCount)| async move {
-            let head = self.parts.store.view(&dataset, &Touched::default()).await?.head;
-            let outcome = self.parts.store.commit(&dataset, plan_purge(&head, floor)).await?;
-            Ok::<_, ServiceError>(outcome == CommitOutcome::Written)
+            let purged = async {
+                let head = self.parts.store.view(&dataset, &Touched::default()).await?.head;
+                self.parts.store.commit(&dataset, plan_purge(&head, floor)).await
+            };
+            match purged.await {
+                Ok(outcome) => Ok(outcome == CommitOutcome::Written),
+                // The next run finds it at its new owner.
+                Err(StoreError::Moved) => Ok(false),
+                Err(error) => Err(ServiceError::from(error)),
+            }
         };
         let each = stream::iter(old).map(purge).buffered(COMMITS_TOGETHER);
         each.try_fold(0, async |sum, purged| Ok(sum + usize::from(purged))).await

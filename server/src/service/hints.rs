@@ -65,6 +65,8 @@ struct Said {
     latest: BTreeMap<DatasetName, (u64, Hint)>,
     listeners: usize,
     wake: watch::Sender<()>,
+    /// Nothing will be said any more: the owner was linked to another.
+    is_over: bool,
 }
 
 /// Somebody who listens for one owner.
@@ -105,12 +107,7 @@ impl Hints {
     pub fn subscribe(&self, owner: &Owner, after: Option<HintId>) -> Subscription {
         let mut state = self.lock();
         let (number, run) = (state.number, self.run(&mut state));
-        let said = state.owners.entry(owner.clone()).or_insert_with(|| Said {
-            since: number,
-            latest: BTreeMap::new(),
-            listeners: 0,
-            wake: watch::Sender::new(()),
-        });
+        let said = state.owners.entry(owner.clone()).or_insert_with(|| Said::since(number));
         said.listeners += 1;
         let resumes = |id: &HintId| id.run == run && (said.since..=number).contains(&id.number);
         let seen = after.filter(resumes).map(|id| id.number);
@@ -121,6 +118,27 @@ impl Hints {
             run,
             seen: seen.unwrap_or(number),
             is_behind: after.is_some() && seen.is_none(),
+        }
+    }
+
+    /// Ends what is listened to for `source`, because it was linked to `target`: who listened comes again, and listens for
+    /// the target. Who listens for the target or comes to it with an earlier id pulls everything, as datasets have come
+    /// from the source.
+    pub(crate) fn link(&self, source: &Owner, target: &Owner) {
+        let mut state = self.lock();
+        state.number += 1;
+        let number = state.number;
+        if let Some(said) = state.owners.get_mut(target) {
+            said.since = number;
+            said.latest.clear();
+            said.wake.send_replace(());
+        }
+        // Also if nobody listens: somebody may be about to.
+        let over = state.owners.entry(source.clone()).or_insert_with(|| Said::since(number));
+        over.is_over = true;
+        over.wake.send_replace(());
+        if over.listeners == 0 {
+            state.leave(source.clone());
         }
     }
 
@@ -157,7 +175,7 @@ impl Subscription {
         HintId { run: self.run, number: self.seen }
     }
 
-    /// Waits for something new. Nothing: the server stops.
+    /// Waits for something new. Nothing: the server stops, or the owner was linked to another.
     pub async fn next(&mut self) -> Option<Heard> {
         loop {
             if let Some(heard) = self.take()? {
@@ -167,14 +185,15 @@ impl Subscription {
         }
     }
 
-    /// What is new: inside, if there is anything; outside, unless the server stops.
+    /// What is new: inside, if there is anything; outside, unless there will be nothing any more.
     #[expect(clippy::option_option, reason = "the outer one ends the stream, as in `next`")]
     fn take(&mut self) -> Option<Option<Heard>> {
         let state = self.hints.lock();
         if state.is_closed {
             return None;
         }
-        let said = state.owners.get(&self.owner)?;
+        let said = state.owners.get(&self.owner).filter(|said| !said.is_over)?;
+        self.is_behind |= self.seen < said.since;
         let new = || said.latest.values().filter(|(number, _)| *number > self.seen);
         let heard = if std::mem::take(&mut self.is_behind) || new().count() > HINTS_MAX {
             Some(Heard::Behind)
@@ -195,13 +214,27 @@ impl Drop for Subscription {
         if said.listeners > 0 {
             return;
         }
-        state.left.push_back(self.owner.clone());
-        if state.left.len() > OWNERS_LEFT_MAX
-            && let Some(owner) = state.left.pop_front()
-            && state.owners.get(&owner).is_some_and(|said| said.listeners == 0)
+        state.leave(self.owner.clone());
+    }
+}
+
+impl State {
+    /// Nobody listens for this owner any more. Forgets who has left long ago.
+    fn leave(&mut self, owner: Owner) {
+        self.left.push_back(owner);
+        if self.left.len() > OWNERS_LEFT_MAX
+            && let Some(owner) = self.left.pop_front()
+            && self.owners.get(&owner).is_some_and(|said| said.listeners == 0)
         {
-            state.owners.remove(&owner);
+            self.owners.remove(&owner);
         }
+    }
+}
+
+impl Said {
+    /// Nothing yet, after this number.
+    fn since(number: u64) -> Self {
+        Self { since: number, latest: BTreeMap::new(), listeners: 0, wake: watch::Sender::new(()), is_over: false }
     }
 }
 
@@ -302,6 +335,25 @@ mod tests {
         assert_eq!(hear(&mut slow), "behind");
         publish(&hints, "x:ada", "d0", 2);
         assert_eq!(hear(&mut slow), "d0@2");
+    }
+
+    #[test]
+    fn a_link_ends_the_streams_of_the_one_and_tells_those_of_the_other_to_pull_everything() {
+        let hints = Hints::new(Arc::new(SystemRandom));
+        let [ada, bob] = ["x:ada", "x:bob"].map(|owner| Owner::parse(owner).unwrap());
+        let (mut of_ada, mut of_bob) = (hints.subscribe(&ada, None), hints.subscribe(&bob, None));
+        let ids = [of_ada.id(), of_bob.id()];
+        publish(&hints, "x:bob", "notes", 1);
+        hints.link(&bob, &ada);
+        assert_eq!(hear(&mut of_ada), "behind");
+        assert_eq!(hear(&mut of_ada), "");
+        // Also whoever was on the way to listen.
+        assert_eq!((hear(&mut of_bob), hear(&mut hints.subscribe(&bob, None))), ("end".to_owned(), "end".to_owned()));
+        for id in ids {
+            assert_eq!(hear(&mut hints.subscribe(&ada, Some(id))), "behind");
+        }
+        publish(&hints, "x:ada", "notes", 2);
+        assert_eq!(hear(&mut of_ada), "notes@2");
     }
 
     #[test]

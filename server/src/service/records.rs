@@ -270,7 +270,7 @@ impl Service {
         if operations.len() > patches_max {
             return Err(ServiceError::LimitExceeded(how_many()));
         }
-        let names = once.map(|once| change_ids(caller, dataset, once));
+        let names = once.map(|once| change_ids(caller, once));
         let change_id = match names {
             Some((_, content)) => content,
             None => ChangeId::random(&mut Draw(&*self.parts.random)),
@@ -412,11 +412,11 @@ pub(crate) fn device_of(caller: &Caller) -> DeviceId {
     DeviceId::from_bytes(fingerprint(&[kind, name.as_bytes()]))
 }
 
-/// The change ids by which a batch is known again: by its name alone, and by name and content.
-fn change_ids(caller: &Caller, dataset: &DatasetAddress, once: &Once) -> (ChangeId, ChangeId) {
+/// The change ids by which a batch is known again: by its name alone, and by name and content. A dataset remembers its own,
+/// wherever it moves.
+fn change_ids(caller: &Caller, once: &Once) -> (ChangeId, ChangeId) {
     let caller = device_of(caller);
-    let name: [&[u8]; 4] =
-        [caller.as_bytes(), dataset.owner.as_str().as_bytes(), dataset.name.as_str().as_bytes(), once.key.as_bytes()];
+    let name: [&[u8]; 2] = [caller.as_bytes(), once.key.as_bytes()];
     let content = [&name[..], &[&once.content[..]]].concat();
     (ChangeId::from_bytes(fingerprint(&name)), ChangeId::from_bytes(fingerprint(&content)))
 }

@@ -37,15 +37,16 @@ impl Service {
     /// # Errors
     /// If the request as a whole cannot be served.
     pub async fn sync(&self, caller: &Caller, request: SyncRequest) -> Result<SyncResponse, ServiceError> {
-        self.check(caller, &request)?;
+        self.check(&request)?;
         let SyncRequest { version: _, device, app: _, limits_version, list, datasets } = request;
+        let datasets = self.addressed(caller, datasets).await?;
         let mut response =
             SyncResponse { version: PROTOCOL_VERSION, server_time: self.parts.clock.now(), ..SyncResponse::default() };
         if limits_version != Some(self.limits_version) {
             response.limits = Some(self.settings.limits.clone());
             response.limits_version = Some(self.limits_version);
         }
-        let push = |dataset| self.push_half(caller, device, dataset);
+        let push = |(address, dataset)| self.push_half(caller, device, address, dataset);
         let halves: Vec<Half> = stream::iter(datasets).map(push).buffered(PUSHES_AT_ONCE).collect().await;
         let mut bytes_left = self.settings.response_bytes_max;
         for half in halves {
@@ -60,7 +61,7 @@ impl Service {
     }
 
     /// What can be said against the request as a whole.
-    fn check(&self, caller: &Caller, request: &SyncRequest) -> Result<(), ServiceError> {
+    fn check(&self, request: &SyncRequest) -> Result<(), ServiceError> {
         if request.version < PROTOCOL_VERSION_MIN {
             return Err(ServiceError::UpgradeRequired { version: request.version });
         }
@@ -84,21 +85,39 @@ impl Service {
         if pushes().any(|push| push.sequence > SyncCount::NEVER.0) {
             return Err(ServiceError::InvalidParameter("the sequence of a push is below 2^53".to_owned()));
         }
-        let mut names = BTreeSet::new();
-        for dataset in &request.datasets {
-            let owner = dataset.owner.as_ref().or_else(|| caller.default_owner()).ok_or_else(owner_missing)?;
-            if !names.insert((owner, &dataset.name)) {
-                let text = format!("the request names dataset `{}` twice", dataset.name);
-                return Err(ServiceError::InvalidParameter(text));
-            }
-        }
         Ok(())
     }
 
-    async fn push_half(&self, caller: &Caller, device: DeviceId, mut request: DatasetRequest) -> Half {
-        let owner = request.owner.as_ref().or_else(|| caller.default_owner()).cloned();
-        let owner = owner.expect("the request was checked");
-        let address = DatasetAddress { owner, name: request.name.clone() };
+    /// Which dataset each part of a request is about. No two are about the same.
+    async fn addressed(
+        &self,
+        caller: &Caller,
+        datasets: Vec<DatasetRequest>,
+    ) -> Result<Vec<(DatasetAddress, DatasetRequest)>, ServiceError> {
+        let mut seen = BTreeSet::new();
+        let mut addressed = Vec::new();
+        for dataset in datasets {
+            let owner = match &dataset.owner {
+                Some(owner) => self.resolve(owner).await?,
+                None => caller.default_owner().cloned().ok_or_else(owner_missing)?,
+            };
+            let address = DatasetAddress { owner, name: dataset.name.clone() };
+            if !seen.insert(address.clone()) {
+                let text = format!("the request names dataset `{}` twice", dataset.name);
+                return Err(ServiceError::InvalidParameter(text));
+            }
+            addressed.push((address, dataset));
+        }
+        Ok(addressed)
+    }
+
+    async fn push_half(
+        &self,
+        caller: &Caller,
+        device: DeviceId,
+        address: DatasetAddress,
+        mut request: DatasetRequest,
+    ) -> Half {
         let mut response = DatasetResponse::empty(request.owner.clone(), request.name.clone());
         let push = request.push.take();
         let writes = push.is_some() || request.delete;

@@ -1,6 +1,7 @@
 //! The use cases over the memory store.
 
 mod lines;
+mod links;
 mod pages;
 mod pushes;
 mod requests;

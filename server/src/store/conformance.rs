@@ -4,9 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "it is a suite of tests, though not behind `cfg(test)`")]
 
 mod draft;
+mod links;
 mod memories;
 mod records;
 
+pub use links::*;
 pub use memories::*;
 pub use records::*;
 
@@ -43,6 +45,11 @@ macro_rules! store_conformance {
             every_kind_of_value_comes_back_as_it_was
             the_latest_pushes_of_each_device_are_remembered
             the_latest_change_ids_are_remembered
+            an_owner_leads_to_whom_it_was_linked
+            a_linked_owners_datasets_move_whole
+            a_name_that_is_taken_is_changed_and_told
+            a_link_takes_along_what_was_linked_before
+            nothing_is_read_or_written_for_an_owner_that_was_linked
         );
     };
     ($open:expr; $($check:ident)*) => {

@@ -1,5 +1,7 @@
 //! The reference store: everything in memory, nothing durable. The simulator runs the service on it.
 
+mod directory;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::ops::Bound;
@@ -9,13 +11,22 @@ use async_trait::async_trait;
 use sync_core::merge::push::{Commit, Head, RememberedPush, View};
 use sync_core::model::{ChangeId, DatasetName, DeviceId, Owner, Record, RecordKey, SyncCount, Timestamp, limits};
 
+use crate::store::directory::{Directory, Linked};
+use crate::store::memory::directory::MemoryDirectory;
 use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, Touched};
 
 /// A store in memory. Clones share the same datasets.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
-    datasets: Arc<Mutex<BTreeMap<DatasetAddress, Dataset>>>,
+    state: Arc<Mutex<State>>,
     pushes_max: PushesMax,
+}
+
+/// All that it keeps.
+#[derive(Clone, Debug, Default)]
+struct State {
+    datasets: BTreeMap<DatasetAddress, Dataset>,
+    directory: MemoryDirectory,
 }
 
 /// Pushes that are remembered of each device.
@@ -28,9 +39,9 @@ impl Default for PushesMax {
     }
 }
 
-/// All datasets of a [`MemoryStore`] at one moment: a backup.
+/// Everything in a [`MemoryStore`] at one moment: a backup.
 #[derive(Clone, Debug, Default)]
-pub struct MemorySnapshot(BTreeMap<DatasetAddress, Dataset>);
+pub struct MemorySnapshot(State);
 
 #[derive(Clone, Debug, Default)]
 struct Dataset {
@@ -40,6 +51,8 @@ struct Dataset {
     pushes: BTreeMap<DeviceId, Vec<RememberedPush>>,
     changes: BTreeMap<ChangeId, SyncCount>,
     changes_in_order: VecDeque<ChangeId>,
+    /// The name that it had, if a link gave it another one.
+    former_name: Option<DatasetName>,
 }
 
 impl MemoryStore {
@@ -67,42 +80,42 @@ impl MemoryStore {
 
     /// All live records of a dataset, for checkers.
     pub fn live_records(&self, dataset: &DatasetAddress) -> Vec<Record> {
-        let datasets = self.lock();
-        let records = datasets.get(dataset).into_iter().flat_map(|dataset| dataset.records.values());
+        let state = self.lock();
+        let records = state.datasets.get(dataset).into_iter().flat_map(|dataset| dataset.records.values());
         records.filter(|record| record.value().is_some()).cloned().collect()
     }
 
     /// The head of a dataset, for checkers.
     pub fn head(&self, dataset: &DatasetAddress) -> Head {
-        self.lock().get(dataset).map(|dataset| dataset.head.clone()).unwrap_or_default()
+        self.lock().datasets.get(dataset).map(|dataset| dataset.head.clone()).unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<DatasetAddress, Dataset>> {
-        self.datasets.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[async_trait]
 impl Store for MemoryStore {
     async fn view(&self, dataset: &DatasetAddress, touched: &Touched) -> Result<View, StoreError> {
-        Ok(self.lock().get(dataset).map(|dataset| dataset.view(touched)).unwrap_or_default())
+        Ok(self.lock().find(dataset)?.map(|dataset| dataset.view(touched)).unwrap_or_default())
     }
 
     async fn records_after(&self, dataset: &DatasetAddress, range: &RecordsAfter) -> Result<RecordsRead, StoreError> {
-        Ok(self.lock().get(dataset).map(|dataset| dataset.records_after(range)).unwrap_or_default())
+        Ok(self.lock().find(dataset)?.map(|dataset| dataset.records_after(range)).unwrap_or_default())
     }
 
     async fn records_from(&self, dataset: &DatasetAddress, range: &RecordsFrom) -> Result<RecordsRead, StoreError> {
-        Ok(self.lock().get(dataset).map(|dataset| dataset.records_from(range)).unwrap_or_default())
+        Ok(self.lock().find(dataset)?.map(|dataset| dataset.records_from(range)).unwrap_or_default())
     }
 
     async fn commit(&self, dataset: &DatasetAddress, commit: Commit) -> Result<CommitOutcome, StoreError> {
-        let mut datasets = self.lock();
-        let found = datasets.get(dataset).and_then(|dataset| dataset.head.lineage.position());
+        let mut state = self.lock();
+        let found = state.find(dataset)?.and_then(|dataset| dataset.head.lineage.position());
         if found != commit.expected {
             return Ok(CommitOutcome::Stale);
         }
-        datasets.entry(dataset.clone()).or_default().apply(commit, self.pushes_max);
+        state.datasets.entry(dataset.clone()).or_default().apply(commit, self.pushes_max);
         Ok(CommitOutcome::Written)
     }
 
@@ -112,8 +125,10 @@ impl Store for MemoryStore {
         after: Option<&DatasetName>,
         names_max: usize,
     ) -> Result<Vec<DatasetName>, StoreError> {
-        let datasets = self.lock();
-        let of_owner = datasets.iter().filter(|(address, dataset)| address.owner == *owner && dataset.head.exists());
+        let state = self.lock();
+        state.directory.check(owner)?;
+        let of_owner =
+            state.datasets.iter().filter(|(address, dataset)| address.owner == *owner && dataset.head.exists());
         let names = of_owner.map(|(address, _)| &address.name);
         Ok(names.filter(|name| after.is_none_or(|after| *name > after)).take(names_max).cloned().collect())
     }
@@ -124,8 +139,13 @@ impl Store for MemoryStore {
         addresses_max: usize,
     ) -> Result<Vec<DatasetAddress>, StoreError> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let datasets = self.lock();
-        Ok(datasets.range((from, Bound::Unbounded)).take(addresses_max).map(|(address, _)| address.clone()).collect())
+        let state = self.lock();
+        Ok(state
+            .datasets
+            .range((from, Bound::Unbounded))
+            .take(addresses_max)
+            .map(|(address, _)| address.clone())
+            .collect())
     }
 
     async fn old_tombstones(
@@ -133,8 +153,9 @@ impl Store for MemoryStore {
         before: Timestamp,
         tombstones_max: usize,
     ) -> Result<Vec<(DatasetAddress, SyncCount)>, StoreError> {
-        let datasets = self.lock();
-        let mut old: Vec<_> = datasets
+        let state = self.lock();
+        let mut old: Vec<_> = state
+            .datasets
             .iter()
             .flat_map(|(address, dataset)| dataset.records.values().map(move |record| (address, record)))
             .filter(|(_, record)| record.value().is_none() && record.modified_at < before)
@@ -147,6 +168,30 @@ impl Store for MemoryStore {
             *floor = count.max(*floor);
         }
         Ok(floors.into_iter().collect())
+    }
+
+    fn directory(&self) -> &dyn Directory {
+        self
+    }
+}
+
+#[async_trait]
+impl Directory for MemoryStore {
+    async fn resolve(&self, owner: &Owner) -> Result<Owner, StoreError> {
+        Ok(self.lock().directory.resolve(owner))
+    }
+
+    async fn link(&self, source: &Owner, target: &Owner) -> Result<Linked, StoreError> {
+        let State { datasets, directory } = &mut *self.lock();
+        Ok(directory.link(source, target, datasets))
+    }
+}
+
+impl State {
+    /// A dataset, if it was ever written.
+    fn find(&self, dataset: &DatasetAddress) -> Result<Option<&Dataset>, StoreError> {
+        self.directory.check(&dataset.owner)?;
+        Ok(self.datasets.get(dataset))
     }
 }
 

@@ -9,6 +9,7 @@ use sync_core::merge::push::{Commit, View};
 use sync_core::model::{DatasetName, Owner, SyncCount, Timestamp};
 
 use crate::metrics::{Metrics, StoreOperation};
+use crate::store::directory::{Directory, Linked};
 use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, Touched};
 
 /// Any store, measured.
@@ -30,7 +31,8 @@ impl MeteredStore {
     ) -> Result<T, StoreError> {
         let started = Instant::now();
         let result = work.await;
-        self.metrics.stored(operation, started.elapsed(), result.is_ok());
+        let failed = matches!(result, Err(StoreError::Unavailable(_) | StoreError::Corrupt(_)));
+        self.metrics.stored(operation, started.elapsed(), !failed);
         result
     }
 }
@@ -77,6 +79,21 @@ impl Store for MeteredStore {
         tombstones_max: usize,
     ) -> Result<Vec<(DatasetAddress, SyncCount)>, StoreError> {
         self.measure(StoreOperation::OldTombstones, self.inner.old_tombstones(before, tombstones_max)).await
+    }
+
+    fn directory(&self) -> &dyn Directory {
+        self
+    }
+}
+
+#[async_trait]
+impl Directory for MeteredStore {
+    async fn resolve(&self, owner: &Owner) -> Result<Owner, StoreError> {
+        self.measure(StoreOperation::Resolve, self.inner.directory().resolve(owner)).await
+    }
+
+    async fn link(&self, source: &Owner, target: &Owner) -> Result<Linked, StoreError> {
+        self.measure(StoreOperation::Link, self.inner.directory().link(source, target)).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! The default store: one SQLite file. One thread writes, and commits everything that waits in one transaction; a few
 //! threads read.
 
+mod directory;
 mod read;
 mod rows;
 mod schema;
@@ -16,6 +17,7 @@ use sync_core::model::{DatasetName, Owner, SyncCount, Timestamp};
 
 pub use upkeep::FileVersion;
 
+use crate::store::directory::{Directory, Linked};
 use crate::store::sqlite::threads::{Readers, Writer};
 use crate::store::sqlite::write::EncodedCommit;
 use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, Touched};
@@ -89,7 +91,8 @@ impl Store for SqliteStore {
     }
 
     async fn commit(&self, dataset: &DatasetAddress, commit: Commit) -> Result<CommitOutcome, StoreError> {
-        self.writer.write(EncodedCommit::new(dataset.clone(), commit)).await
+        let commit = EncodedCommit::new(dataset.clone(), commit);
+        self.writer.write(move |connection| commit.write(connection)).await
     }
 
     async fn datasets(
@@ -117,6 +120,23 @@ impl Store for SqliteStore {
         tombstones_max: usize,
     ) -> Result<Vec<(DatasetAddress, SyncCount)>, StoreError> {
         self.readers.read(move |connection| read::old_tombstones(connection, before, tombstones_max)).await
+    }
+
+    fn directory(&self) -> &dyn Directory {
+        self
+    }
+}
+
+#[async_trait]
+impl Directory for SqliteStore {
+    async fn resolve(&self, owner: &Owner) -> Result<Owner, StoreError> {
+        let owner = owner.clone();
+        self.readers.read(move |connection| directory::resolve(connection, &owner)).await
+    }
+
+    async fn link(&self, source: &Owner, target: &Owner) -> Result<Linked, StoreError> {
+        let (source, target) = (source.clone(), target.clone());
+        self.writer.write(move |connection| directory::link(connection, &source, &target)).await
     }
 }
 

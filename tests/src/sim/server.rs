@@ -18,6 +18,7 @@ use syncline_server::auth::policy::Caller;
 use syncline_server::clock::{Clock, RandomSource, Sleep};
 use syncline_server::error::ServiceError;
 use syncline_server::service::{Service, ServiceParts, ServiceSettings};
+use syncline_server::store::directory::Directory;
 use syncline_server::store::memory::{MemorySnapshot, MemoryStore};
 use syncline_server::store::{
     CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, Touched,
@@ -97,6 +98,10 @@ impl Store for TurnStore {
         tombstones_max: usize,
     ) -> Result<Vec<(DatasetAddress, SyncCount)>, StoreError> {
         self.inner.old_tombstones(before, tombstones_max).await
+    }
+
+    fn directory(&self) -> &dyn Directory {
+        &self.inner
     }
 }
 

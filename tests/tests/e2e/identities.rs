@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde_json::json;
-use tests::harness::{Exit, Fault, Proxy};
+use tests::harness::{Exit, Fault, Proxy, http};
 
 use crate::real_data::{generated, write_array};
 use crate::{World, assert_same_lines};
@@ -85,4 +85,51 @@ fn a_claim_merges_what_was_written_before_signing_in() {
         assert_eq!(device.value("notes", "title"), json!("identity"));
     }
     assert_eq!(phone.losses("notes"), [("title".to_owned(), json!("guest"))]);
+}
+
+#[test]
+fn linked_logins_see_one_set_of_datasets_and_their_devices_go_on_without_loss() {
+    let world = World::start();
+    let (ada, bob) = (world.server.token("ada"), world.server.token("bob"));
+    let tablet = world.device("ada", "tablet");
+    tablet.ok(&["put", "notes", "title", r#""hers""#]);
+    tablet.sync();
+    let phone = world.device("bob", "phone");
+    phone.ok(&["policy", "votes", "counter"]);
+    for (dataset, key, value) in [("notes", "title", r#""his""#), ("notes", "old", "1"), ("votes", "tea", "3")] {
+        phone.ok(&["put", dataset, key, value]);
+    }
+    phone.sync();
+    // Pending while the link is made.
+    phone.ok(&["put", "notes", "new", "2"]);
+    phone.ok(&["put", "votes", "tea", "4"]);
+
+    let link = format!("{}/v1/identity/link", world.server.url());
+    let identity = http("GET", &format!("{}/v1/identity", world.server.url()), &ada, &json!(null)).1;
+    let his = http("GET", &format!("{}/v1/identity", world.server.url()), &bob, &json!(null)).1;
+    let uuid = his["identity"].as_str().unwrap().split_once(':').unwrap().1.to_owned();
+    let linked = http("POST", &link, &ada, &json!({"token": bob}));
+    let renamed = json!([{"from": "notes", "to": format!("notes.{uuid}")}]);
+    assert_eq!(linked, (200, json!({"identity": identity["identity"], "renamed": renamed})));
+    assert_eq!(http("POST", &link, &ada, &json!({"token": bob})), linked);
+
+    phone.sync();
+    tablet.ok(&["policy", "votes", "counter"]);
+    tablet.sync();
+    // His dataset `votes` goes on. Under `notes` he now finds hers, with what he had not pushed yet; his own is beside it.
+    let beside = format!("notes.{uuid}");
+    for device in [&phone, &tablet] {
+        assert_eq!(device.value("votes", "tea"), json!(4));
+        assert_eq!(
+            device.json(&["list", "notes"]),
+            json!([{"key": "new", "value": 2}, {"key": "title", "value": "hers"}])
+        );
+        assert_eq!(
+            device.json(&["list", &beside]),
+            json!([{"key": "old", "value": 1}, {"key": "title", "value": "his"}])
+        );
+    }
+    assert_eq!(phone.json(&["parked"]), json!([]));
+    assert_eq!(phone.json(&["status"])["identity"], identity["identity"]);
+    assert!(world.server.log().contains("linked identity"), "{}", world.server.log());
 }

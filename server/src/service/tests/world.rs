@@ -17,6 +17,7 @@ use crate::auth::policy::Caller;
 use crate::clock::{Clock, RandomSource, Sleep};
 use crate::error::ServiceError;
 use crate::service::{Service, ServiceParts, ServiceSettings};
+use crate::store::directory::Directory;
 use crate::store::memory::MemoryStore;
 use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, Touched};
 
@@ -92,6 +93,10 @@ impl Store for ScriptedStore {
         tombstones_max: usize,
     ) -> Result<Vec<(DatasetAddress, SyncCount)>, StoreError> {
         self.inner.old_tombstones(before, tombstones_max).await
+    }
+
+    fn directory(&self) -> &dyn Directory {
+        &self.inner
     }
 }
 

@@ -8,7 +8,8 @@ use rusqlite::{Connection, Error, OptionalExtension as _, params};
 use sync_core::merge::push::{Head, RememberedPush, View};
 use sync_core::model::{ChangeId, DatasetName, DeviceId, Owner, Record, RecordKey, SyncCount, Timestamp};
 
-use crate::store::sqlite::rows;
+use crate::store::sqlite::schema::Failure;
+use crate::store::sqlite::{directory, rows};
 use crate::store::{DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Touched};
 
 /// Statements within it read at one moment.
@@ -36,7 +37,7 @@ impl Drop for Moment<'_> {
     }
 }
 
-pub(super) fn view(connection: &Connection, dataset: &DatasetAddress, touched: Touched) -> Result<View, Error> {
+pub(super) fn view(connection: &Connection, dataset: &DatasetAddress, touched: Touched) -> Result<View, Failure> {
     if touched.pushes.is_empty()
         && touched.changes.is_empty()
         && touched.keys.len() == 1
@@ -45,7 +46,10 @@ pub(super) fn view(connection: &Connection, dataset: &DatasetAddress, touched: T
         return view_one(connection, dataset, key);
     }
     let moment = Moment::begin(connection)?;
-    let Some((id, head)) = head(&moment, dataset)? else { return Ok(View::default()) };
+    let Some((id, head)) = head(&moment, dataset)? else {
+        directory::check(&moment, &dataset.owner)?;
+        return Ok(View::default());
+    };
     let Touched { keys, pushes: wanted, changes: ids } = touched;
     let mut records = BTreeMap::new();
     let sql = format!("SELECT {} FROM record WHERE dataset = ?1 AND key = ?2", rows::RECORD);
@@ -74,7 +78,7 @@ pub(super) fn view(connection: &Connection, dataset: &DatasetAddress, touched: T
 }
 
 /// The head and one record, in one statement, which is a moment of its own.
-fn view_one(connection: &Connection, dataset: &DatasetAddress, key: &RecordKey) -> Result<View, Error> {
+fn view_one(connection: &Connection, dataset: &DatasetAddress, key: &RecordKey) -> Result<View, Failure> {
     let sql = format!(
         "SELECT {} FROM dataset d LEFT JOIN record r ON r.dataset = d.id AND r.key = ?3
          WHERE d.owner = ?1 AND d.name = ?2",
@@ -88,16 +92,28 @@ fn view_one(connection: &Connection, dataset: &DatasetAddress, key: &RecordKey) 
         Ok(View { head, records, ..View::default() })
     };
     let values = params![dataset.owner.as_str(), dataset.name.as_str(), key.as_str()];
-    Ok(connection.prepare_cached(&sql)?.query_row(values, view).optional()?.unwrap_or_default())
+    match connection.prepare_cached(&sql)?.query_row(values, view).optional()? {
+        Some(view) => Ok(view),
+        None => {
+            directory::check(connection, &dataset.owner)?;
+            Ok(View::default())
+        }
+    }
+}
+
+/// What is read of a dataset that was never written.
+fn nothing(connection: &Connection, dataset: &DatasetAddress) -> Result<RecordsRead, Failure> {
+    directory::check(connection, &dataset.owner)?;
+    Ok(RecordsRead::default())
 }
 
 pub(super) fn records_after(
     connection: &Connection,
     dataset: &DatasetAddress,
     range: &RecordsAfter,
-) -> Result<RecordsRead, Error> {
+) -> Result<RecordsRead, Failure> {
     let moment = Moment::begin(connection)?;
-    let Some((id, head)) = head(&moment, dataset)? else { return Ok(RecordsRead::default()) };
+    let Some((id, head)) = head(&moment, dataset)? else { return nothing(&moment, dataset) };
     let mut read = RecordsRead { head, ..RecordsRead::default() };
     // Keys are not empty, so this lies below the first record behind `since`.
     let since = (range.since.0.saturating_add(1), "");
@@ -120,9 +136,9 @@ pub(super) fn records_from(
     connection: &Connection,
     dataset: &DatasetAddress,
     range: &RecordsFrom,
-) -> Result<RecordsRead, Error> {
+) -> Result<RecordsRead, Failure> {
     let moment = Moment::begin(connection)?;
-    let Some((id, head)) = head(&moment, dataset)? else { return Ok(RecordsRead::default()) };
+    let Some((id, head)) = head(&moment, dataset)? else { return nothing(&moment, dataset) };
     let mut read = RecordsRead { head, ..RecordsRead::default() };
     let after = range.after.as_ref().map_or("", RecordKey::as_str);
     let sql = format!(
@@ -143,31 +159,34 @@ pub(super) fn datasets(
     owner: &Owner,
     after: Option<&DatasetName>,
     names_max: usize,
-) -> Result<Vec<DatasetName>, Error> {
+) -> Result<Vec<DatasetName>, Failure> {
     let sql = "SELECT name FROM dataset WHERE owner = ?1 AND name > ?2 AND is_live ORDER BY name LIMIT ?3";
     let mut select = connection.prepare_cached(sql)?;
-    let after = after.map_or("", DatasetName::as_str);
-    select
-        .query_map(params![owner.as_str(), after, rows::column(names_max as u64)], |row| rows::name(row, 0))?
-        .collect()
+    let values = params![owner.as_str(), after.map_or("", DatasetName::as_str), rows::column(names_max as u64)];
+    let names: Vec<_> = select.query_map(values, |row| rows::name(row, 0))?.collect::<Result<_, _>>()?;
+    if names.is_empty() {
+        directory::check(connection, owner)?;
+    }
+    Ok(names)
 }
 
 pub(super) fn addresses(
     connection: &Connection,
     after: Option<&DatasetAddress>,
     addresses_max: usize,
-) -> Result<Vec<DatasetAddress>, Error> {
+) -> Result<Vec<DatasetAddress>, Failure> {
     let sql = "SELECT owner, name FROM dataset WHERE (owner, name) > (?1, ?2) ORDER BY owner, name LIMIT ?3";
     let mut select = connection.prepare_cached(sql)?;
     let (owner, name) = after.map_or(("", ""), |after| (after.owner.as_str(), after.name.as_str()));
-    select.query_map(params![owner, name, rows::column(addresses_max as u64)], rows::address)?.collect()
+    let values = params![owner, name, rows::column(addresses_max as u64)];
+    Ok(select.query_map(values, rows::address)?.collect::<Result<_, _>>()?)
 }
 
 pub(super) fn old_tombstones(
     connection: &Connection,
     before: Timestamp,
     tombstones_max: usize,
-) -> Result<Vec<(DatasetAddress, SyncCount)>, Error> {
+) -> Result<Vec<(DatasetAddress, SyncCount)>, Failure> {
     let sql = "WITH oldest AS (
             SELECT dataset, sync_count FROM record INDEXED BY tombstone_by_age
             WHERE removal IS NOT NULL AND modified_at < ?1 ORDER BY modified_at, dataset, sync_count LIMIT ?2
@@ -176,7 +195,8 @@ pub(super) fn old_tombstones(
         GROUP BY oldest.dataset ORDER BY owner, name";
     let mut select = connection.prepare_cached(sql)?;
     let row = |row: &rusqlite::Row<'_>| Ok((rows::address(row)?, rows::count(row, 2)?));
-    select.query_map(params![before.0, rows::column(tombstones_max as u64)], row)?.collect()
+    let values = params![before.0, rows::column(tombstones_max as u64)];
+    Ok(select.query_map(values, row)?.collect::<Result<_, _>>()?)
 }
 
 fn head(connection: &Connection, dataset: &DatasetAddress) -> Result<Option<(i64, Head)>, Error> {

@@ -82,8 +82,12 @@ pub(super) fn position(row: &Row<'_>, at: usize) -> Result<Option<Position>, Err
 
 /// An address: owner, name.
 pub(super) fn address(row: &Row<'_>) -> Result<DatasetAddress, Error> {
-    let owner = Owner::parse(row.get::<_, String>(0)?).map_err(|error| wrong(0, Type::Text, error))?;
-    Ok(DatasetAddress { owner, name: name(row, 1)? })
+    Ok(DatasetAddress { owner: owner(row, 0)?, name: name(row, 1)? })
+}
+
+/// An owner.
+pub(super) fn owner(row: &Row<'_>, at: usize) -> Result<Owner, Error> {
+    Owner::parse(row.get::<_, String>(at)?).map_err(|error| wrong(at, Type::Text, error))
 }
 
 /// The name of a dataset.

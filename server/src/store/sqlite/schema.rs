@@ -8,7 +8,10 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use crate::store::StoreError;
 
 /// What each version of the file adds to the one before. `user_version` counts them.
-const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/sqlite/0001_initial.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../../migrations/sqlite/0001_initial.sql"),
+    include_str!("../../../migrations/sqlite/0002_identity_link.sql"),
+];
 
 /// How long a connection waits for another process.
 pub(super) const BUSY_MAX: Duration = Duration::from_secs(5);
@@ -94,8 +97,27 @@ pub(super) fn opening(file: &Path, error: &rusqlite::Error) -> StoreError {
     StoreError::Unavailable(text.into())
 }
 
-/// An error of a statement.
-pub(super) fn failed(error: &rusqlite::Error) -> StoreError {
+/// Why something is not read or written.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// A statement failed.
+    Statement(rusqlite::Error),
+    /// The owner was linked to another one.
+    Moved,
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Statement(error)
+    }
+}
+
+/// A failure, as whoever asked is told of it.
+pub(super) fn failed(failure: &Failure) -> StoreError {
+    let error = match failure {
+        Failure::Moved => return StoreError::Moved,
+        Failure::Statement(error) => error,
+    };
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt(error.to_string()),
         Some(_) => StoreError::Unavailable(error.to_string().into()),

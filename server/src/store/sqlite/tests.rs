@@ -31,6 +31,7 @@ fn refused(file: &Path) -> String {
     match SqliteStore::open(file).err().unwrap() {
         StoreError::Unavailable(source) => source.to_string(),
         StoreError::Corrupt(text) => text,
+        moved @ StoreError::Moved => moved.to_string(),
     }
 }
 
@@ -107,8 +108,12 @@ async fn a_full_disk_is_an_error_and_the_store_goes_on_afterwards() {
             (sync_core::model::ChangeId::from_bytes(id), SyncCount(1))
         })
         .collect();
-    let full = writer.write(EncodedCommit::new(dataset("large"), large)).await;
+    let write = |name: &str, commit| {
+        let commit = EncodedCommit::new(dataset(name), commit);
+        writer.write(move |connection| commit.write(connection))
+    };
+    let full = write("large", large).await;
     assert!(matches!(full, Err(StoreError::Unavailable(_))), "{full:?}");
-    let small = writer.write(EncodedCommit::new(dataset("small"), first_commit())).await;
+    let small = write("small", first_commit()).await;
     assert!(matches!(small, Ok(CommitOutcome::Written)), "{small:?}");
 }

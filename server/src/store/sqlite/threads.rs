@@ -8,19 +8,46 @@ use std::thread::{self, JoinHandle};
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use crate::store::sqlite::schema::failed;
-use crate::store::sqlite::write::EncodedCommit;
-use crate::store::{CommitOutcome, StoreError};
+use crate::store::StoreError;
+use crate::store::sqlite::schema::{Failure, failed};
 
-/// Commits that share one transaction at most.
-const COMMITS_TOGETHER_MAX: usize = 512;
+/// Writes that share one transaction at most.
+const WRITES_TOGETHER_MAX: usize = 512;
 
 type Read = Box<dyn FnOnce(&Connection) + Send>;
-type WriteResult = Result<CommitOutcome, StoreError>;
 
-struct Write {
-    commit: EncodedCommit,
-    answer: oneshot::Sender<WriteResult>,
+/// Something that waits to be written.
+trait Waiting: Send {
+    /// Writes it inside the transaction that is open.
+    fn write(&mut self, connection: &Connection) -> Result<(), Failure>;
+
+    /// It is not written after all.
+    fn fail(&mut self, failure: &Failure);
+
+    /// Says what became of it, when that is durable.
+    fn answer(self: Box<Self>);
+}
+
+struct Write<T, W> {
+    work: W,
+    result: Result<T, StoreError>,
+    answer: oneshot::Sender<Result<T, StoreError>>,
+}
+
+impl<T: Send, W: Fn(&Connection) -> Result<T, Failure> + Send> Waiting for Write<T, W> {
+    fn write(&mut self, connection: &Connection) -> Result<(), Failure> {
+        self.result = Ok((self.work)(connection)?);
+        Ok(())
+    }
+
+    fn fail(&mut self, failure: &Failure) {
+        self.result = Err(failed(failure));
+    }
+
+    fn answer(self: Box<Self>) {
+        // Whoever gave up waiting for a commit finds out by the push memory.
+        drop(self.answer.send(self.result));
+    }
 }
 
 /// The threads that read.
@@ -51,7 +78,7 @@ impl Readers {
 
     pub(super) async fn read<T: Send + 'static>(
         &self,
-        query: impl FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+        query: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
         let read: Read = Box::new(move |connection| {
@@ -73,19 +100,18 @@ impl Drop for Readers {
 /// The thread that writes.
 pub(super) struct Writer {
     /// There until the store is dropped.
-    writes: Option<mpsc::Sender<Write>>,
+    writes: Option<mpsc::Sender<Box<dyn Waiting>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Writer {
     pub(super) fn start(connection: Connection) -> Result<Self, StoreError> {
-        let (sender, receiver) = mpsc::channel::<Write>();
+        let (sender, receiver) = mpsc::channel::<Box<dyn Waiting>>();
         let thread = spawn("store-write", move || {
             while let Ok(first) = receiver.recv() {
                 // Everything that has come in while the last transaction was made durable goes into this one.
-                let waiting = receiver.try_iter().take(COMMITS_TOGETHER_MAX - 1);
-                let together: Vec<Write> = std::iter::once(first).chain(waiting).collect();
-                write_together(&connection, together);
+                let waiting = receiver.try_iter().take(WRITES_TOGETHER_MAX - 1);
+                write_together(&connection, std::iter::once(first).chain(waiting).collect());
             }
             if let Err((_, error)) = connection.close() {
                 tracing::error!(%error, "failed to close the database");
@@ -94,10 +120,15 @@ impl Writer {
         Ok(Self { writes: Some(sender), thread: Some(thread) })
     }
 
-    pub(super) async fn write(&self, commit: EncodedCommit) -> WriteResult {
+    /// Does the work in a transaction with others', and gives its result when it is durable. If the work fails, nothing
+    /// of it is written.
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        work: impl Fn(&Connection) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
-        let write = Write { commit, answer };
-        self.writes.as_ref().ok_or_else(stopped)?.send(write).map_err(|_| stopped())?;
+        let write = Write { work, result: Err(stopped()), answer };
+        self.writes.as_ref().ok_or_else(stopped)?.send(Box::new(write)).map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())?
     }
 }
@@ -109,41 +140,34 @@ impl Drop for Writer {
     }
 }
 
-/// Writes commits in one transaction, and answers when it is durable.
-fn write_together(connection: &Connection, writes: Vec<Write>) {
-    let (commits, answers): (Vec<_>, Vec<_>) = writes.into_iter().map(|write| (write.commit, write.answer)).unzip();
-    let results = transaction(connection, &commits).unwrap_or_else(|error| {
+/// Writes all in one transaction, and answers when it is durable.
+fn write_together(connection: &Connection, mut writes: Vec<Box<dyn Waiting>>) {
+    if let Err(failure) = transaction(connection, &mut writes) {
         if !connection.is_autocommit() {
             // If this fails too, the next transaction fails to begin and says so.
             drop(connection.execute_batch("ROLLBACK"));
         }
-        commits.iter().map(|_| Err(failed(&error))).collect()
-    });
-    for (answer, result) in answers.into_iter().zip(results) {
-        // Whoever gave up waiting finds out by the push memory.
-        drop(answer.send(result));
+        writes.iter_mut().for_each(|write| write.fail(&failure));
     }
+    writes.into_iter().for_each(|write| write.answer());
 }
 
 /// Fails if nothing is written at all.
-fn transaction(connection: &Connection, commits: &[EncodedCommit]) -> Result<Vec<WriteResult>, rusqlite::Error> {
+fn transaction(connection: &Connection, writes: &mut [Box<dyn Waiting>]) -> Result<(), Failure> {
     let run = |sql| connection.prepare_cached(sql)?.execute([]).map(drop);
     run("BEGIN IMMEDIATE")?;
-    let mut results = Vec::with_capacity(commits.len());
-    for commit in commits {
+    for write in writes {
         run("SAVEPOINT one")?;
-        results.push(match commit.write(connection) {
-            Ok(outcome) => Ok(outcome),
+        if let Err(failure) = write.write(connection) {
             // Some errors end the whole transaction; then there is no savepoint to go back to.
-            Err(error) => match run("ROLLBACK TO one") {
-                Ok(()) => Err(failed(&error)),
-                Err(_) => return Err(error),
-            },
-        });
+            if run("ROLLBACK TO one").is_err() {
+                return Err(failure);
+            }
+            write.fail(&failure);
+        }
         run("RELEASE one")?;
     }
-    run("COMMIT")?;
-    Ok(results)
+    Ok(run("COMMIT")?)
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StoreError> {

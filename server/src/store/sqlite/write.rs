@@ -4,7 +4,8 @@ use rusqlite::{Connection, Error, OptionalExtension as _, params};
 use sync_core::merge::push::{Commit, Head};
 use sync_core::model::{ChangeId, DeviceId, Position, Record, RecordState, SyncCount, limits};
 
-use crate::store::sqlite::rows;
+use crate::store::sqlite::schema::Failure;
+use crate::store::sqlite::{directory, rows};
 use crate::store::{CommitOutcome, DatasetAddress};
 
 /// A commit in the form of its rows.
@@ -68,8 +69,11 @@ impl EncodedCommit {
     }
 
     /// Writes the commit inside the transaction that is open.
-    pub(super) fn write(&self, connection: &Connection) -> Result<CommitOutcome, Error> {
+    pub(super) fn write(&self, connection: &Connection) -> Result<CommitOutcome, Failure> {
         let found = find(connection, &self.dataset)?;
+        if found.is_none() {
+            directory::check(connection, &self.dataset.owner)?;
+        }
         if found.as_ref().and_then(|found| found.position) != self.expected {
             return Ok(CommitOutcome::Stale);
         }

@@ -1,0 +1,65 @@
+//! Owners that were linked to others.
+
+use std::collections::BTreeMap;
+
+use sync_core::model::{DatasetName, Owner};
+
+use crate::store::directory::{Linked, Renamed, name_beside};
+use crate::store::memory::Dataset;
+use crate::store::{DatasetAddress, StoreError};
+
+/// What the store knows of owners.
+#[derive(Clone, Debug, Default)]
+pub(super) struct MemoryDirectory {
+    /// From owners that were linked away; never to one of these.
+    links: BTreeMap<Owner, Owner>,
+}
+
+impl MemoryDirectory {
+    /// Fails if the owner was linked away.
+    pub(super) fn check(&self, owner: &Owner) -> Result<(), StoreError> {
+        if self.links.contains_key(owner) { Err(StoreError::Moved) } else { Ok(()) }
+    }
+
+    pub(super) fn resolve(&self, owner: &Owner) -> Owner {
+        self.links.get(owner).unwrap_or(owner).clone()
+    }
+
+    pub(super) fn link(
+        &mut self,
+        source: &Owner,
+        target: &Owner,
+        datasets: &mut BTreeMap<DatasetAddress, Dataset>,
+    ) -> Linked {
+        let (source, target) = (self.resolve(source), self.resolve(target));
+        let moves = source != target;
+        if moves {
+            for name in names(datasets, &source) {
+                move_one(datasets, DatasetAddress { owner: source.clone(), name }, &target);
+            }
+            self.links.values_mut().filter(|owner| **owner == source).for_each(|owner| *owner = target.clone());
+            self.links.insert(source.clone(), target.clone());
+        }
+        let of_target = datasets.iter().filter(|(address, dataset)| address.owner == target && dataset.head.exists());
+        let renamed = of_target.filter_map(|(address, dataset)| {
+            Some(Renamed { from: dataset.former_name.clone()?, to: address.name.clone() })
+        });
+        Linked { renamed: renamed.collect(), moved_from: moves.then_some(source), target }
+    }
+}
+
+fn names(datasets: &BTreeMap<DatasetAddress, Dataset>, owner: &Owner) -> Vec<DatasetName> {
+    datasets.keys().filter(|address| address.owner == *owner).map(|address| address.name.clone()).collect()
+}
+
+fn move_one(datasets: &mut BTreeMap<DatasetAddress, Dataset>, from: DatasetAddress, target: &Owner) {
+    let Some(mut dataset) = datasets.remove(&from) else { return };
+    let DatasetAddress { owner: source, name } = from;
+    let at_target = |name: &DatasetName| DatasetAddress { owner: target.clone(), name: name.clone() };
+    let is_taken = |name: &DatasetName| datasets.contains_key(&at_target(name));
+    let to = if is_taken(&name) { name_beside(&name, &source, is_taken) } else { name.clone() };
+    if to != name {
+        dataset.former_name.get_or_insert(name);
+    }
+    datasets.insert(at_target(&to), dataset);
+}

@@ -6,6 +6,8 @@ mod cors;
 #[expect(unused_qualifications, reason = "utoipa writes them")]
 mod datasets;
 mod dev;
+#[expect(unused_qualifications, reason = "utoipa writes them")]
+mod devices;
 mod error;
 mod etag;
 mod events;
@@ -77,9 +79,12 @@ pub fn router(deps: Deps, base: &str) -> Router {
     routes.layer(middleware::from_fn_with_state(observed, observe::observe)).layer(CompressionLayer::new())
 }
 
-/// Records, datasets and events, for the caller and for an owner whom the path names, and their description.
+/// Records, datasets, events and devices, for the caller and for an owner whom the path names, and their description.
 fn rest() -> (Router<App>, utoipa::openapi::OpenApi) {
-    let routes = || OpenApiRouter::new().merge(records::router()).merge(datasets::router()).merge(events::router());
+    let routes = || {
+        let records = OpenApiRouter::new().merge(records::router()).merge(datasets::router());
+        records.merge(events::router()).merge(devices::router())
+    };
     let own = OpenApiRouter::with_openapi(openapi::document()).nest("/v1", routes());
     let (own, mut document) = own.split_for_parts();
     openapi::without_null(&mut document);

@@ -74,6 +74,9 @@ pub enum StoreOperation {
     OldTombstones,
     Resolve,
     Link,
+    Devices,
+    Register,
+    Unregister,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -265,6 +268,9 @@ impl StoreOperation {
             Self::OldTombstones => "old_tombstones",
             Self::Resolve => "resolve",
             Self::Link => "link",
+            Self::Devices => "devices",
+            Self::Register => "register",
+            Self::Unregister => "unregister",
         }
     }
 }

@@ -4,6 +4,7 @@
 //! simulator polls these futures by itself.
 
 pub mod datasets;
+pub mod devices;
 pub mod hints;
 pub mod hook;
 pub mod identities;

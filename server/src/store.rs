@@ -5,6 +5,7 @@
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod devices;
 pub mod directory;
 pub mod memory;
 pub mod metered;

@@ -477,3 +477,54 @@ async fn logins_are_linked_by_who_holds_tokens_of_both() {
         assert_eq!(request.send().await.unwrap().status(), status);
     }
 }
+
+#[tokio::test]
+async fn devices_are_registered_listed_without_their_tokens_and_forgotten() {
+    let server = Server::start().await;
+    let url = |part: &str| format!("{}/v1/{part}", server.base);
+    let ask = async |method: Method, part: &str, body: Value| {
+        let request = server.client.request(method, url(part)).header("Authorization", server.token(60_000));
+        request.header("Content-Type", JSON).body(body.to_string()).send().await.unwrap()
+    };
+    let device = format!("devices/{}", "0a".repeat(16));
+    let body = json!({"platform": "apns", "token": "secret", "name": "Ada's phone"});
+    for (part, body, expected) in [
+        ("devices/0a", &body, "400 InvalidParameter: the device is written in 32 hexadecimal digits"),
+        (
+            &*device,
+            &json!({"platform": "pigeon", "token": "x"}),
+            "400 InvalidParameter: the message is not well-formed: ",
+        ),
+        (&device, &json!({"platform": "fcm", "token": "a b"}), "400 InvalidParameter: the token is not valid: "),
+        (
+            &device,
+            &json!({"platform": "fcm", "token": "x", "name": ""}),
+            "400 InvalidParameter: the device's name is not ",
+        ),
+        ("owners/local:bob/devices/0a", &body, "400 "),
+        (&format!("owners/local:bob/{device}"), &body, "403 NotAuthorized: you may not see the datasets of this owner"),
+    ] {
+        let found = error(ask(Method::PUT, part, body.clone()).await).await;
+        assert!(found.starts_with(expected), "{found}\nexpected {expected}");
+    }
+    for status in [201, 200] {
+        let answer = ask(Method::PUT, &device, body.clone()).await;
+        assert_eq!(answer.status(), status);
+        let told: Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
+        assert_eq!((&told["device"], &told["token"]), (&json!("0a".repeat(16)), &Value::Null));
+    }
+    let listed = ask(Method::GET, "devices", Value::Null).await.text().await.unwrap();
+    assert!(listed.contains(r#""platform":"apns","name":"Ada's phone""#) && !listed.contains("secret"), "{listed}");
+    // A back-end job names the owner.
+    let identity: Value =
+        serde_json::from_str(&ask(Method::GET, "identity", Value::Null).await.text().await.unwrap()).unwrap();
+    let now = SystemClock.now();
+    let job = server.issuer.service_token("job", now, now.plus_ms(60_000)).unwrap();
+    let of_ada = url(&format!("owners/{}/devices", identity["identity"].as_str().unwrap()));
+    let seen = server.client.get(of_ada).header("Authorization", job).send().await.unwrap();
+    assert_eq!(seen.text().await.unwrap(), listed);
+    assert_eq!(ask(Method::DELETE, &device, Value::Null).await.status(), 204);
+    let gone = format!("404 ResourceNotFound: the device `{}` is not registered", "0a".repeat(16));
+    assert_eq!(error(ask(Method::DELETE, &device, Value::Null).await).await, gone);
+    assert_eq!(ask(Method::GET, "devices", Value::Null).await.text().await.unwrap(), r#"{"devices":[]}"#);
+}

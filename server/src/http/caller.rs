@@ -3,7 +3,7 @@
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::header;
 use axum::http::request::Parts;
-use sync_core::model::{DatasetName, Owner, RecordKey, Timestamp};
+use sync_core::model::{DatasetName, DeviceId, Owner, RecordKey, Timestamp};
 
 use crate::auth::policy::Caller;
 use crate::auth::rules::SignedIn;
@@ -37,6 +37,13 @@ pub(super) struct ForDataset {
     pub(super) dataset: DatasetAddress,
 }
 
+/// A caller, and the device of an owner that the path names.
+pub(super) struct ForDevice {
+    pub(super) caller: Caller,
+    pub(super) owner: Owner,
+    pub(super) device: DeviceId,
+}
+
 /// A caller, and the record that the path names.
 pub(super) struct ForRecord {
     pub(super) caller: Caller,
@@ -64,6 +71,17 @@ impl FromRequestParts<App> for ForDataset {
         let ForOwner { caller, owner, expires_at: _ } = ForOwner::from_request_parts(parts, app).await?;
         let name = DatasetName::parse(path_part(parts, app, "dataset").await?.unwrap_or_default())?;
         Ok(Self { caller, dataset: DatasetAddress { owner, name } })
+    }
+}
+
+impl FromRequestParts<App> for ForDevice {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, HttpError> {
+        let ForOwner { caller, owner, expires_at: _ } = ForOwner::from_request_parts(parts, app).await?;
+        let device = DeviceId::parse(&path_part(parts, app, "device").await?.unwrap_or_default());
+        let not_an_id = |_| HttpError::invalid("the device is written in 32 hexadecimal digits");
+        Ok(Self { caller, owner, device: device.map_err(not_an_id)? })
     }
 }
 

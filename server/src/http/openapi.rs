@@ -88,6 +88,7 @@ pub(super) enum BodyFailures {
         (name = "records", description = "Single records, atomic batches, listings and the feed of changes."),
         (name = "datasets", description = "Datasets as a whole."),
         (name = "events", description = "Live hints."),
+        (name = "devices", description = "Devices that are registered to be woken."),
         (name = "identities", description = "Who is who."),
     )
 )]

@@ -3,11 +3,13 @@
 //! [`store_conformance!`](crate::store_conformance) makes one test of each function, each on a store of its own.
 #![expect(clippy::unwrap_used, reason = "it is a suite of tests, though not behind `cfg(test)`")]
 
+mod devices;
 mod draft;
 mod links;
 mod memories;
 mod records;
 
+pub use devices::*;
 pub use links::*;
 pub use memories::*;
 pub use records::*;
@@ -50,6 +52,9 @@ macro_rules! store_conformance {
             a_name_that_is_taken_is_changed_and_told
             a_link_takes_along_what_was_linked_before
             nothing_is_read_or_written_for_an_owner_that_was_linked
+            the_latest_registration_of_a_device_counts
+            the_latest_devices_stay_registered
+            a_linked_owners_devices_move
         );
     };
     ($open:expr; $($check:ident)*) => {

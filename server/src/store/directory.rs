@@ -1,9 +1,10 @@
-//! What a store knows of owners besides their datasets: which of them were linked to one.
+//! What a store knows of owners besides their datasets: which of them were linked to one, and which devices they have.
 
 use async_trait::async_trait;
-use sync_core::model::{DatasetName, Owner, limits};
+use sync_core::model::{DatasetName, DeviceId, Owner, limits};
 
 use crate::store::StoreError;
+use crate::store::devices::Registration;
 
 /// A dataset that has another name since its owner was linked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +28,8 @@ pub struct Linked {
 
 /// A directory of owners, in the same place as their datasets.
 ///
-/// An owner that was linked to another owns nothing any more, and stays so. What is asked about its datasets all the
-/// same is answered [`StoreError::Moved`], and never as if there were none: whoever asks began before the link, and comes
+/// An owner that was linked to another owns nothing any more, and stays so. What is asked about it all the same is
+/// answered [`StoreError::Moved`], and never as if there were none: whoever asks began before the link, and comes
 /// again under the new owner.
 #[async_trait]
 pub trait Directory: Send + Sync {
@@ -41,12 +42,23 @@ pub trait Directory: Send + Sync {
     ///
     /// Everything ever written for the source is the target's afterwards, deleted datasets too, each with its epoch line,
     /// records, push memory and change ids. Where the target has ever had a dataset of that name, it is called as
-    /// [`name_beside`] says.
+    /// [`name_beside`] says. Registered devices come along, as if all of them had registered with the target in the order
+    /// in which they did.
     ///
     /// It is durable, and happens at one moment: nobody sees a dataset at both owners or at neither, and no commit for
     /// the source comes after it. A store that cannot move a dataset at one moment keeps it where it is and moves its
     /// address.
     async fn link(&self, source: &Owner, target: &Owner) -> Result<Linked, StoreError>;
+
+    /// The registered devices of an owner, the latest registration first.
+    async fn devices(&self, owner: &Owner) -> Result<Vec<Registration>, StoreError>;
+
+    /// Registers a device with an owner, durably; says whether it is new. Of what is registered then,
+    /// [`first_of_each`](crate::store::devices::first_of_each) stays, the new registration being first.
+    async fn register(&self, owner: &Owner, registration: Registration) -> Result<bool, StoreError>;
+
+    /// Forgets a device of an owner, durably; says whether it was registered.
+    async fn unregister(&self, owner: &Owner, device: DeviceId) -> Result<bool, StoreError>;
 }
 
 /// What a dataset of `source` is called where its name is taken: `name.ID`, or else `name.ID.2` and so on, by the id of

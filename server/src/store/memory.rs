@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use sync_core::merge::push::{Commit, Head, RememberedPush, View};
 use sync_core::model::{ChangeId, DatasetName, DeviceId, Owner, Record, RecordKey, SyncCount, Timestamp, limits};
 
+use crate::store::devices::Registration;
 use crate::store::directory::{Directory, Linked};
 use crate::store::memory::directory::MemoryDirectory;
 use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, Touched};
@@ -184,6 +185,18 @@ impl Directory for MemoryStore {
     async fn link(&self, source: &Owner, target: &Owner) -> Result<Linked, StoreError> {
         let State { datasets, directory } = &mut *self.lock();
         Ok(directory.link(source, target, datasets))
+    }
+
+    async fn devices(&self, owner: &Owner) -> Result<Vec<Registration>, StoreError> {
+        self.lock().directory.devices(owner)
+    }
+
+    async fn register(&self, owner: &Owner, registration: Registration) -> Result<bool, StoreError> {
+        self.lock().directory.register(owner, registration)
+    }
+
+    async fn unregister(&self, owner: &Owner, device: DeviceId) -> Result<bool, StoreError> {
+        self.lock().directory.unregister(owner, device)
     }
 }
 

@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use sync_core::merge::push::{Commit, View};
-use sync_core::model::{DatasetName, Owner, SyncCount, Timestamp};
+use sync_core::model::{DatasetName, DeviceId, Owner, SyncCount, Timestamp};
 
 use crate::metrics::{Metrics, StoreOperation};
+use crate::store::devices::Registration;
 use crate::store::directory::{Directory, Linked};
 use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, Touched};
 
@@ -94,6 +95,18 @@ impl Directory for MeteredStore {
 
     async fn link(&self, source: &Owner, target: &Owner) -> Result<Linked, StoreError> {
         self.measure(StoreOperation::Link, self.inner.directory().link(source, target)).await
+    }
+
+    async fn devices(&self, owner: &Owner) -> Result<Vec<Registration>, StoreError> {
+        self.measure(StoreOperation::Devices, self.inner.directory().devices(owner)).await
+    }
+
+    async fn register(&self, owner: &Owner, registration: Registration) -> Result<bool, StoreError> {
+        self.measure(StoreOperation::Register, self.inner.directory().register(owner, registration)).await
+    }
+
+    async fn unregister(&self, owner: &Owner, device: DeviceId) -> Result<bool, StoreError> {
+        self.measure(StoreOperation::Unregister, self.inner.directory().unregister(owner, device)).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! The default store: one SQLite file. One thread writes, and commits everything that waits in one transaction; a few
 //! threads read.
 
+mod devices;
 mod directory;
 mod read;
 mod rows;
@@ -13,10 +14,11 @@ use std::path::Path;
 
 use async_trait::async_trait;
 use sync_core::merge::push::{Commit, View};
-use sync_core::model::{DatasetName, Owner, SyncCount, Timestamp};
+use sync_core::model::{DatasetName, DeviceId, Owner, SyncCount, Timestamp};
 
 pub use upkeep::FileVersion;
 
+use crate::store::devices::Registration;
 use crate::store::directory::{Directory, Linked};
 use crate::store::sqlite::threads::{Readers, Writer};
 use crate::store::sqlite::write::EncodedCommit;
@@ -137,6 +139,21 @@ impl Directory for SqliteStore {
     async fn link(&self, source: &Owner, target: &Owner) -> Result<Linked, StoreError> {
         let (source, target) = (source.clone(), target.clone());
         self.writer.write(move |connection| directory::link(connection, &source, &target)).await
+    }
+
+    async fn devices(&self, owner: &Owner) -> Result<Vec<Registration>, StoreError> {
+        let owner = owner.clone();
+        self.readers.read(move |connection| devices::all(connection, &owner)).await
+    }
+
+    async fn register(&self, owner: &Owner, registration: Registration) -> Result<bool, StoreError> {
+        let owner = owner.clone();
+        self.writer.write(move |connection| devices::register(connection, &owner, &registration)).await
+    }
+
+    async fn unregister(&self, owner: &Owner, device: DeviceId) -> Result<bool, StoreError> {
+        let owner = owner.clone();
+        self.writer.write(move |connection| devices::unregister(connection, &owner, device)).await
     }
 }
 

@@ -85,6 +85,7 @@ const SERVER_RULES: &[Rule] = &[
         &[
             "service",
             "store::DatasetAddress",
+            "store::devices",
             "store::directory",
             "auth",
             "clock",

@@ -41,9 +41,9 @@ async fn the_server_answers_as_its_document_says_and_never_fails() {
     // A stream has no end that could be waited for: only those who may not listen try it here.
     let callers = [
         // A user, who reaches their own datasets.
-        (&*user, "^/v1/(datasets|identity)", "40"),
+        (&*user, "^/v1/(datasets|devices|identity)", "40"),
         // A back-end job, which reaches those of all owners.
-        (&*job, "^/v1/(identity|owners/.*/datasets)", "40"),
+        (&*job, "^/v1/(identity|owners/.*/(datasets|devices))", "40"),
         // Somebody who is not signed in.
         ("none", "^/v1/", "2"),
     ];

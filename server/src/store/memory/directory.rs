@@ -1,9 +1,10 @@
-//! Owners that were linked to others.
+//! Owners that were linked to others, and their devices.
 
 use std::collections::BTreeMap;
 
-use sync_core::model::{DatasetName, Owner};
+use sync_core::model::{DatasetName, DeviceId, Owner};
 
+use crate::store::devices::{Registration, first_of_each, sort_latest_first};
 use crate::store::directory::{Linked, Renamed, name_beside};
 use crate::store::memory::Dataset;
 use crate::store::{DatasetAddress, StoreError};
@@ -13,6 +14,8 @@ use crate::store::{DatasetAddress, StoreError};
 pub(super) struct MemoryDirectory {
     /// From owners that were linked away; never to one of these.
     links: BTreeMap<Owner, Owner>,
+    /// The latest registration first.
+    devices: BTreeMap<Owner, Vec<Registration>>,
 }
 
 impl MemoryDirectory {
@@ -37,6 +40,11 @@ impl MemoryDirectory {
             for name in names(datasets, &source) {
                 move_one(datasets, DatasetAddress { owner: source.clone(), name }, &target);
             }
+            let of_source = self.devices.remove(&source).unwrap_or_default();
+            let of_target = self.devices.remove(&target).unwrap_or_default();
+            let mut both = [of_target, of_source].concat();
+            sort_latest_first(&mut both);
+            self.keep(&target, both);
             self.links.values_mut().filter(|owner| **owner == source).for_each(|owner| *owner = target.clone());
             self.links.insert(source.clone(), target.clone());
         }
@@ -45,6 +53,34 @@ impl MemoryDirectory {
             Some(Renamed { from: dataset.former_name.clone()?, to: address.name.clone() })
         });
         Linked { renamed: renamed.collect(), moved_from: moves.then_some(source), target }
+    }
+
+    pub(super) fn devices(&self, owner: &Owner) -> Result<Vec<Registration>, StoreError> {
+        self.check(owner)?;
+        Ok(self.devices.get(owner).cloned().unwrap_or_default())
+    }
+
+    pub(super) fn register(&mut self, owner: &Owner, new: Registration) -> Result<bool, StoreError> {
+        let before = self.devices(owner)?;
+        let is_new = before.iter().all(|registration| registration.device != new.device);
+        self.keep(owner, [vec![new], before].concat());
+        Ok(is_new)
+    }
+
+    pub(super) fn unregister(&mut self, owner: &Owner, device: DeviceId) -> Result<bool, StoreError> {
+        let mut registrations = self.devices(owner)?;
+        let before = registrations.len();
+        registrations.retain(|registration| registration.device != device);
+        let was_there = registrations.len() < before;
+        self.devices.insert(owner.clone(), registrations);
+        Ok(was_there)
+    }
+
+    /// Keeps those of an owner's registrations that stay, in the order in which they count.
+    fn keep(&mut self, owner: &Owner, registrations: Vec<Registration>) {
+        let mut kept = first_of_each(registrations);
+        sort_latest_first(&mut kept);
+        self.devices.insert(owner.clone(), kept);
     }
 }
 

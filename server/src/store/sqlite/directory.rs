@@ -6,8 +6,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use sync_core::model::{DatasetName, Owner};
 
 use crate::store::directory::{Linked, Renamed, name_beside};
-use crate::store::sqlite::rows;
 use crate::store::sqlite::schema::Failure;
+use crate::store::sqlite::{devices, rows};
 
 /// The owner to whom this one was linked; itself, if it was not.
 pub(super) fn resolve(connection: &Connection, owner: &Owner) -> Result<Owner, Failure> {
@@ -29,6 +29,7 @@ pub(super) fn link(connection: &Connection, source: &Owner, target: &Owner) -> R
     let moves = source != target;
     if moves {
         move_datasets(connection, &source, &target)?;
+        devices::move_all(connection, &source, &target)?;
         let owners = [target.as_str(), source.as_str()];
         connection.execute("UPDATE identity_link SET target = ?1 WHERE target = ?2", owners)?;
         connection.execute("INSERT INTO identity_link (target, source) VALUES (?1, ?2)", owners)?;

@@ -9,6 +9,7 @@ use sync_core::model::{
 };
 
 use crate::store::DatasetAddress;
+use crate::store::devices::{DeviceLabel, Platform, PushToken, Registration};
 
 /// Columns of [`head`], behind the id.
 pub(super) const HEAD: &str = "id, floor, records, bytes, digest, modified_at, modified_by, lineage";
@@ -93,6 +94,22 @@ pub(super) fn owner(row: &Row<'_>, at: usize) -> Result<Owner, Error> {
 /// The name of a dataset.
 pub(super) fn name(row: &Row<'_>, at: usize) -> Result<DatasetName, Error> {
     DatasetName::parse(row.get::<_, String>(at)?).map_err(|error| wrong(at, Type::Text, error))
+}
+
+/// Columns of [`registration`].
+pub(super) const REGISTRATION: &str = "device, platform, token, name, registered_at";
+
+/// A registered device.
+pub(super) fn registration(row: &Row<'_>) -> Result<Registration, Error> {
+    let text = |at| row.get::<_, String>(at);
+    let label = row.get::<_, Option<String>>(3)?.map(DeviceLabel::parse).transpose();
+    Ok(Registration {
+        device: DeviceId::from_bytes(row.get(0)?),
+        platform: Platform::parse(&text(1)?).map_err(|error| wrong(1, Type::Text, error))?,
+        token: PushToken::parse(text(2)?).map_err(|error| wrong(2, Type::Text, error))?,
+        name: label.map_err(|error| wrong(3, Type::Text, error))?,
+        registered_at: Timestamp(row.get(4)?),
+    })
 }
 
 /// A sync count.

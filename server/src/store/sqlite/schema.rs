@@ -11,6 +11,7 @@ use crate::store::StoreError;
 const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0001_initial.sql"),
     include_str!("../../../migrations/sqlite/0002_identity_link.sql"),
+    include_str!("../../../migrations/sqlite/0003_device.sql"),
 ];
 
 /// How long a connection waits for another process.

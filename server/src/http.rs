@@ -87,10 +87,10 @@ fn rest() -> (Router<App>, utoipa::openapi::OpenApi) {
     };
     let own = OpenApiRouter::with_openapi(openapi::document()).nest("/v1", routes());
     let (own, mut document) = own.split_for_parts();
-    openapi::without_null(&mut document);
     openapi::add_owners(&mut document);
     let (identity, described) = OpenApiRouter::new().nest("/v1", identity::router()).split_for_parts();
     document.merge(described);
+    openapi::complete(&mut document);
     let (of_owners, _) = OpenApiRouter::new().nest("/v1/owners/{owner}", routes()).split_for_parts();
     (own.merge(of_owners).merge(identity), document)
 }

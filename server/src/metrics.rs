@@ -298,7 +298,7 @@ impl<F: Fn() -> Option<u64> + Send + Sync + 'static> Collector for StoreBytes<F>
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Some(bytes) = (self.0)() else { return Ok(()) };
         let gauge = ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX));
-        let help = "The size of the database";
+        let help = "The size of the database, with its log.";
         gauge.encode(encoder.encode_descriptor("store", help, Some(&Unit::Bytes), gauge.metric_type())?)
     }
 }

@@ -32,12 +32,16 @@ struct DatasetBody {
     #[schema(example = "groceries")]
     name: String,
     /// Its version, as in the header `ETag`.
+    #[schema(example = "\"5f0c1d4be5a04e0c9f0a3f6d2b1c7e88-12\"")]
     etag: String,
     /// How many commits it has had.
+    #[schema(example = 12)]
     sync_count: u64,
     /// Live records.
+    #[schema(example = 7)]
     records: u64,
     /// Keys and values of the live records, in bytes.
+    #[schema(example = 214)]
     bytes: u64,
     /// When it last changed, by the server's clock.
     #[schema(example = "2026-11-25T10:00:00.000Z")]
@@ -82,7 +86,8 @@ async fn list(
 /// Describe a dataset
 #[utoipa::path(get, path = "/datasets/{dataset}", operation_id = "describe_dataset", tag = "datasets", params(DatasetParam),
     responses((status = 200, body = DatasetBody, description = "The dataset.", headers(("ETag" = String, description = "Its version."))), Failures,
-        (status = 404, body = ErrorBody, description = "There is no such dataset.")))]
+        (status = 404, body = ErrorBody, description = "There is no such dataset.",
+            example = json!({"code": "ResourceNotFound", "message": "there is no dataset `groceries`"}))))]
 async fn describe(State(app): State<App>, ForDataset { caller, dataset }: ForDataset) -> Result<Response, HttpError> {
     let body = body(app.deps.service.describe(&caller, &dataset).await?);
     Ok((NO_STORE, [(header::ETAG, body.etag.clone())], Json(body)).into_response())
@@ -95,8 +100,10 @@ async fn describe(State(app): State<App>, ForDataset { caller, dataset }: ForDat
     params(DatasetParam, ("If-Match" = Option<String>, Header, pattern = r#"^(\*|(W/)?"[^"]*"(, ?(W/)?"[^"]*")*)$"#,
         description = "Only if the dataset is of one of these versions; `*`: only if it exists.")),
     responses((status = 204, description = "The dataset is deleted."), Failures,
-        (status = 404, body = ErrorBody, description = "There is no such dataset."),
-        (status = 412, body = ErrorBody, description = "The dataset is not of the version in `If-Match`.")))]
+        (status = 404, body = ErrorBody, description = "There is no such dataset.",
+            example = json!({"code": "ResourceNotFound", "message": "there is no dataset `groceries`"})),
+        (status = 412, body = ErrorBody, description = "The dataset is not of the version in `If-Match`.",
+            example = json!({"code": "ResourceConflict", "message": "the dataset `groceries` is of the version \"5f0c1d4be5a04e0c9f0a3f6d2b1c7e88-12\""}))))]
 async fn delete(
     State(app): State<App>,
     ForDataset { caller, dataset }: ForDataset,

@@ -65,7 +65,7 @@ impl IntoResponse for HttpError {
     }
 }
 
-type Header = Option<(header::HeaderName, HeaderValue)>;
+pub(super) type Header = Option<(header::HeaderName, HeaderValue)>;
 
 impl HttpError {
     /// Path, query or headers are wrong.
@@ -73,7 +73,8 @@ impl HttpError {
         Self::Service(ServiceError::InvalidParameter(text.into()))
     }
 
-    fn parts(self) -> (StatusCode, ErrorBody, Header) {
+    /// The status, the body, and a header besides.
+    pub(super) fn parts(self) -> (StatusCode, ErrorBody, Header) {
         let body = |code: &str, message: String| ErrorBody { code: code.to_owned(), message };
         let invalid = |message: String| body(code::INVALID_PARAMETER, message);
         match self {

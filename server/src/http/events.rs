@@ -50,7 +50,8 @@ struct HintBody {
 /// comes now and then, so that a dead connection is noticed. The stream ends when the token expires.
 #[utoipa::path(get, path = "/events", operation_id = "listen", tag = "events",
     params(("Last-Event-ID" = Option<String>, Header, description = "The id of the last event that was heard.")),
-    responses((status = 200, body = HintBody, content_type = "text/event-stream", description = "The stream."), Failures,
+    responses((status = 200, body = HintBody, content_type = "text/event-stream", description = "The stream.",
+            example = "event: changed\nid: 9b1c5ad0f3e27745-12\ndata: {\"owner\":\"local:27f9c741-a704-8336-9b18-d7944eb9ff45\",\"dataset\":\"groceries\",\"epoch\":\"5f0c1d4be5a04e0c9f0a3f6d2b1c7e88\",\"sync_count\":12}\n\n"), Failures,
         (status = 503, body = ErrorBody, description = "The server is stopping, or cannot tell now whose the token is.")))]
 async fn events(
     State(app): State<App>,

@@ -16,7 +16,7 @@ use crate::auth::policy::Caller;
 use crate::auth::rules::SignedIn;
 use crate::error::ServiceError;
 use crate::http::error::HttpError;
-use crate::http::openapi::{BodyFailures, Failures};
+use crate::http::openapi::{BodyFailures, ErrorBody, Failures};
 use crate::http::{App, NO_STORE, message};
 use crate::store::directory::{Linked, Renamed};
 
@@ -47,7 +47,9 @@ struct LoginQuery {
 ///
 /// A user learns their own identity. A back-end job names the login of a user, whether or not they ever came by.
 #[utoipa::path(get, path = "/identity", tag = "identities", params(LoginQuery),
-    responses((status = 200, body = IdentityBody, description = "The identity."), Failures))]
+    responses((status = 200, body = IdentityBody, description = "The identity."), Failures,
+        (status = 403, body = ErrorBody, description = "A user asks for another one.",
+            example = json!({"code": "NotAuthorized", "message": "only back-end jobs may ask who others are"}))))]
 async fn identity(
     State(app): State<App>,
     SignedIn { caller, .. }: SignedIn,
@@ -106,7 +108,9 @@ struct RenamedBody {
 /// is taken there gets another one; nothing is merged. It cannot be taken back. Linking again changes nothing.
 #[utoipa::path(post, path = "/identity/link", operation_id = "link", tag = "identities",
     request_body(content = LinkBody, description = "The other login.", example = json!({"token": "eyJhbGciOiJSUzI1NiIsImtpZCI6…"})),
-    responses((status = 200, body = LinkedBody, description = "Both logins lead to one identity."), Failures, BodyFailures))]
+    responses((status = 200, body = LinkedBody, description = "Both logins lead to one identity."), Failures, BodyFailures,
+        (status = 403, body = ErrorBody, description = "One of both is a back-end job, not a user.",
+            example = json!({"code": "NotAuthorized", "message": "only logins of users can be linked"}))))]
 async fn link(
     State(app): State<App>,
     SignedIn { caller, .. }: SignedIn,

@@ -1,14 +1,16 @@
 //! `/openapi.json`, made from the handlers, and `/docs`, the same for people.
 
+mod examples;
+mod page;
+
 use std::sync::Arc;
 
 use axum::Router;
 use axum::http::header;
 use axum::response::Html;
 use axum::routing::get;
-use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;
-use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem, Paths};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{RefOr, Required, SecurityRequirement};
@@ -49,13 +51,16 @@ pub(super) enum Failures {
     /// Sign in, or sign in again.
     #[response(status = 401)]
     NotAuthorized(ErrorBody),
-    /// You may not do this with this dataset.
+    /// You may not do this.
     #[response(status = 403)]
     Forbidden(ErrorBody),
     /// Too many requests: come again after `Retry-After` seconds.
     #[response(status = 429)]
     TooMany(ErrorBody),
-    /// It cannot be told now whose the token is: come again after `Retry-After` seconds.
+    /// The server failed; its log says why.
+    #[response(status = 500)]
+    Failed(ErrorBody),
+    /// It cannot be done right now, such as to tell whose the token is: come again after `Retry-After` seconds.
     #[response(status = 503)]
     Unavailable(ErrorBody),
 }
@@ -82,7 +87,9 @@ pub(super) enum BodyFailures {
         description = "Records of datasets over plain HTTP, for back-end jobs, PHP and curl. Apps sync with \
             `POST /v1/sync` by one of the client libraries.\n\nSign in with the header `Authorization: Bearer TOKEN`: an \
             ID token of a configured issuer, or the credentials of a back-end job. A user reaches their own datasets; a \
-            back-end job names the owner, `/v1/owners/{owner}/…`."
+            back-end job names the owner, `/v1/owners/{owner}/…`.\n\nEvery error is `{\"code\", \"message\"}` with a stable \
+            code and a message that says what to do. Paths that there are not are answered with 404, methods that a path \
+            does not have with 405 and the header `Allow`."
     ),
     tags(
         (name = "records", description = "Single records, atomic batches, listings and the feed of changes."),
@@ -106,13 +113,24 @@ pub(super) fn document() -> utoipa::openapi::OpenApi {
     document
 }
 
+/// Says what the handlers do not say one by one.
+pub(super) fn complete(document: &mut utoipa::openapi::OpenApi) {
+    without_null(&mut document.paths);
+    examples::add(&mut document.paths);
+}
+
+fn operations(paths: &mut Paths) -> impl Iterator<Item = &mut Operation> {
+    paths.paths.values_mut().flat_map(operations_of)
+}
+
+fn operations_of(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem { get, put, post, delete, patch, .. } = item;
+    [get, put, post, delete, patch].into_iter().flatten()
+}
+
 /// Takes null out of what a path, query or header may be: it is text there, or it is missing.
-pub(super) fn without_null(document: &mut utoipa::openapi::OpenApi) {
-    let operations =
-        document.paths.paths.values_mut().flat_map(|PathItem { get, put, post, delete, patch, .. }| {
-            [get, put, post, delete, patch].into_iter().flatten()
-        });
-    for parameter in operations.flat_map(|operation| operation.parameters.iter_mut().flatten()) {
+fn without_null(paths: &mut Paths) {
+    for parameter in operations(paths).flat_map(|operation| operation.parameters.iter_mut().flatten()) {
         let RefOr::T(parameter) = parameter else { continue };
         let Some(RefOr::T(Schema::Object(object))) = &mut parameter.schema else { continue };
         let SchemaType::Array(types) = &object.schema_type else { continue };
@@ -133,8 +151,7 @@ pub(super) fn add_owners(document: &mut utoipa::openapi::OpenApi) {
 }
 
 fn for_owner(mut item: PathItem) -> PathItem {
-    let PathItem { get, put, post, delete, patch, .. } = &mut item;
-    for operation in [get, put, post, delete, patch].into_iter().flatten() {
+    for operation in operations_of(&mut item) {
         operation.operation_id = operation.operation_id.as_ref().map(|id| format!("{id}_of_owner"));
         operation.summary = operation.summary.as_ref().map(|summary| format!("{summary}, of an owner"));
         operation.parameters.get_or_insert_default().insert(0, RefOr::T(owner()));
@@ -148,7 +165,7 @@ fn owner() -> Parameter {
         .name("owner")
         .parameter_in(ParameterIn::Path)
         .required(Required::True)
-        .description(Some("Whose datasets: an identity, REGION:UUID."))
+        .description(Some("Whose: an identity, REGION:UUID."))
         .schema(Some(text.pattern(Some("^[a-zA-Z0-9_-]+:[a-zA-Z0-9_-]+$"))))
         .example(Some(Value::from("local:27f9c741-a704-8336-9b18-d7944eb9ff45")))
         .build()
@@ -156,143 +173,9 @@ fn owner() -> Parameter {
 
 /// The routes that serve the document.
 pub(super) fn router(document: utoipa::openapi::OpenApi) -> Router<App> {
-    let page: Arc<str> = page(&document).into_string().into();
+    let page: Arc<str> = page::page(&document).into_string().into();
     let json: Arc<str> = document.to_json().expect("the document has no unencodable parts").into();
     Router::new()
         .route("/openapi.json", get(async move || ([(header::CONTENT_TYPE, "application/json")], json.to_string())))
         .route("/docs", get(async move || Html(page.to_string())))
 }
-
-/// The document as a page. It asks nobody for anything: no scripts, fonts or pictures.
-fn page(document: &utoipa::openapi::OpenApi) -> Markup {
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { (document.info.title) " API" }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                header {
-                    h1 { (document.info.title) }
-                    p.version { "version " (document.info.version) " · " a href="openapi.json" { "openapi.json" } }
-                    (paragraphs(document.info.description.as_deref()))
-                }
-                nav {
-                    @for (path, method, operation) in operations(document) {
-                        a href=(format!("#{}", anchor(operation))) { span.method.(method) { (method) } " " (path) }
-                    }
-                }
-                main {
-                    @for (path, method, operation) in operations(document) { (section(path, method, operation)) }
-                }
-            }
-        }
-    }
-}
-
-fn section(path: &str, method: &str, operation: &Operation) -> Markup {
-    html! {
-        section id=(anchor(operation)) {
-            h2 { (operation.summary.as_deref().unwrap_or(path)) }
-            p.path { span.method.(method) { (method) } " " code { (path) } }
-            (paragraphs(operation.description.as_deref()))
-            @if let Some(parameters) = &operation.parameters {
-                table {
-                    @for parameter in parameters.iter().filter_map(written_out) {
-                        tr {
-                            td { code { (parameter.name) } }
-                            td { (place(&parameter.parameter_in)) @if parameter.required == Required::True { ", required" } }
-                            td { (parameter.description.as_deref().unwrap_or_default()) }
-                        }
-                    }
-                }
-            }
-            @if let Some(body) = operation.request_body.as_ref().and_then(written_out) {
-                @for (media_type, content) in &body.content {
-                    p { "Body: " code { (media_type) } }
-                    @if let Some(example) = written_out(content).and_then(|content| content.example.as_ref()) { pre { (pretty(example)) } }
-                }
-            }
-            table.answers {
-                @for (status, response) in &operation.responses.responses {
-                    @if let Some(response) = written_out(response) {
-                        tr { td { code { (status) } } td { (response.description) } }
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn operations(document: &utoipa::openapi::OpenApi) -> impl Iterator<Item = (&str, &'static str, &Operation)> {
-    document.paths.paths.iter().flat_map(|(path, item)| {
-        let all = [
-            ("get", &item.get),
-            ("put", &item.put),
-            ("patch", &item.patch),
-            ("post", &item.post),
-            ("delete", &item.delete),
-        ];
-        all.into_iter().filter_map(move |(method, operation)| Some((path.as_str(), method, operation.as_ref()?)))
-    })
-}
-
-/// What the handlers describe is written out where it stands; utoipa makes no references to it.
-fn written_out<T>(part: &RefOr<T>) -> Option<&T> {
-    match part {
-        RefOr::T(part) => Some(part),
-        RefOr::Ref(_) => None,
-    }
-}
-
-fn anchor(operation: &Operation) -> &str {
-    operation.operation_id.as_deref().unwrap_or_default()
-}
-
-fn place(place: &ParameterIn) -> &'static str {
-    match place {
-        ParameterIn::Query | ParameterIn::QueryString => "in the query",
-        ParameterIn::Path => "in the path",
-        ParameterIn::Header => "header",
-        ParameterIn::Cookie => "cookie",
-    }
-}
-
-/// Text with `code` in it.
-fn paragraphs(text: Option<&str>) -> Markup {
-    html! {
-        @for paragraph in text.unwrap_or_default().split("\n\n").filter(|text| !text.is_empty()) {
-            p {
-                @for (at, part) in paragraph.split('`').enumerate() {
-                    @if at % 2 == 1 { code { (part) } } @else { (part) }
-                }
-            }
-        }
-    }
-}
-
-fn pretty(example: &Value) -> String {
-    serde_json::to_string_pretty(example).unwrap_or_default()
-}
-
-const STYLE: &str = "
-:root { color-scheme: light dark; --line: #8884; --soft: #8881; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 58rem; margin: 0 auto; padding: 1.5rem; }
-h1 { margin: 0; } h2 { margin: 0 0 .25rem; font-size: 1.2rem; }
-.version { margin: 0 0 1rem; opacity: .7; }
-nav { columns: 22rem; margin: 1.5rem 0; padding: 1rem; background: var(--soft); border-radius: .5rem; }
-nav a { display: block; text-decoration: none; color: inherit; font: 13px/1.9 ui-monospace, monospace; overflow-wrap: anywhere; }
-nav a:hover { text-decoration: underline; }
-section { border-top: 1px solid var(--line); padding: 1.25rem 0; }
-code, pre { font-family: ui-monospace, monospace; font-size: .9em; overflow-wrap: anywhere; }
-pre { background: var(--soft); padding: .75rem; border-radius: .5rem; overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; margin: .5rem 0; }
-td { border-top: 1px solid var(--line); padding: .3rem .75rem .3rem 0; vertical-align: top; }
-td:first-child { white-space: nowrap; }
-.answers td:first-child { width: 4rem; }
-.method { display: inline-block; min-width: 4.2em; font: 600 12px ui-monospace, monospace; text-transform: uppercase; }
-.get { color: #2b7a4b; } .put, .patch { color: #a06a00; } .post { color: #2f62c8; } .delete { color: #b3372f; }
-";

@@ -60,6 +60,7 @@ struct RecordBody {
     modified_at: String,
     /// The device that wrote it, or what stands for a caller that is none.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "7c1f0a9e5b3d4286a0c4e8f1d2b39a57")]
     modified_by: Option<String>,
 }
 
@@ -220,7 +221,8 @@ async fn list(
 #[utoipa::path(get, path = "/datasets/{dataset}/records/{key}", operation_id = "read_record", tag = "records",
     params(RecordParams, ("If-None-Match" = Option<String>, Header, pattern = r#"^(\*|(W/)?"[^"]*"(, ?(W/)?"[^"]*")*)$"#,
         description = "Answer 304 if the record is of one of these versions; `*`: if it exists.")),
-    responses((status = 200, body = serde_json::Value, description = "The value.", headers(("ETag" = String, description = "The version."))),
+    responses((status = 200, body = serde_json::Value, description = "The value.", headers(("ETag" = String, description = "The version.")),
+            example = json!({"amount": 2, "done": false})),
         (status = 304, description = "The record is of the version in `If-None-Match`."), Failures,
         (status = 404, body = ErrorBody, description = "There is no such record.")))]
 async fn read(
@@ -271,7 +273,7 @@ async fn put(State(app): State<App>, record: ForRecord, headers: HeaderMap, body
         (Object = "application/vnd.syncline.delta+json", example = json!({"add": 1})))),
     responses((status = 200, body = WrittenBody, description = "The record was changed.", headers(("ETag" = String, description = "The new version."))),
         (status = 201, body = WrittenBody, description = "The record was created.", headers(("ETag" = String, description = "The new version."))),
-        Failures, BodyFailures, WriteFailures))]
+        Failures, BodyFailures, WriteFailures, MergeFailures))]
 async fn patch(
     State(app): State<App>,
     record: ForRecord,
@@ -310,7 +312,7 @@ async fn remove(State(app): State<App>, record: ForRecord, headers: HeaderMap) -
         description = "Names the batch: sent again, it is not written again. The latest 16,384 groups of a dataset are remembered.")),
     request_body(content = BatchBody, example = json!({"operations": [{"op": "put", "key": "milk", "value": {"amount": 2}}, {"op": "merge", "key": "total", "delta": {"add": 2}}]})),
     responses((status = 200, body = WrittenBody, description = "All of it is written.", headers(("ETag" = Option<String>, description = "The version of what was written."))),
-        Failures, BodyFailures, WriteFailures))]
+        Failures, BodyFailures, WriteFailures, MergeFailures))]
 async fn batch(
     State(app): State<App>,
     ForDataset { caller, dataset }: ForDataset,
@@ -361,15 +363,21 @@ struct Conditions {
 #[derive(utoipa::IntoResponses)]
 #[expect(dead_code, reason = "it describes answers for the OpenAPI document; `http/error.rs` makes them")]
 enum WriteFailures {
-    /// The difference does not fit the value that is there.
-    #[response(status = 409)]
-    Conflict(ErrorBody),
-    /// The record is not as `If-Match` or `If-None-Match` requires.
+    /// A record is not as the condition requires.
     #[response(status = 412)]
     PreconditionFailed(ErrorBody),
     /// A hook of this server refuses it; `code` and `message` are the hook's.
     #[response(status = 422)]
     Refused(ErrorBody),
+}
+
+/// What a write that may merge a difference may be answered with besides.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "it describes answers for the OpenAPI document; `http/error.rs` makes them")]
+enum MergeFailures {
+    /// The difference does not fit the value that is there.
+    #[response(status = 409)]
+    Conflict(ErrorBody),
 }
 
 impl RecordBody {

@@ -4,6 +4,7 @@
 //! servers. Compression is the host's business.
 
 pub mod codec;
+mod columns;
 pub mod messages;
 
 pub use codec::{Format, InvalidMessage, decode, encode};

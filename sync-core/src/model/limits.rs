@@ -27,6 +27,8 @@ pub const REQUEST_BYTES_FIRST: usize = 4 << 20;
 pub const REQUEST_DATASETS_MAX: usize = 1_000;
 /// Values in a decoded message: 8 MB of nils would become 500 MB of values.
 pub const MESSAGE_VALUES_MAX: usize = 1_000_000;
+/// Keys, names and texts in a decoded message, in bytes: what travels by column unfolds to more than it is.
+pub const MESSAGE_BYTES_MAX: usize = 32 << 20;
 /// Nesting of a message: a value's, and what is around it.
 pub const MESSAGE_DEPTH_MAX: usize = 64;
 /// Records in one page of a pull.

@@ -3,8 +3,9 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::model::limits::{MESSAGE_DEPTH_MAX, MESSAGE_VALUES_MAX};
+use crate::model::limits::{MESSAGE_BYTES_MAX, MESSAGE_DEPTH_MAX, MESSAGE_VALUES_MAX};
 use crate::model::value::json_integers_fit;
+use crate::protocol::columns::{self, Cost};
 
 /// How a message is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +48,9 @@ pub enum InvalidMessage {
     /// More values than memory is set aside for.
     #[error("the message has more than {MESSAGE_VALUES_MAX} values")]
     TooManyValues,
+    /// More bytes of keys and texts than memory is set aside for.
+    #[error("the message has more than {MESSAGE_BYTES_MAX} bytes of keys, names and texts")]
+    TooLarge,
 }
 
 /// Writes a message.
@@ -63,7 +67,6 @@ pub fn encode<T: Serialize>(message: &T, format: Format) -> Vec<u8> {
 /// # Errors
 /// Says what is wrong with the bytes.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8], format: Format) -> Result<T, InvalidMessage> {
-    let malformed = |error: &dyn std::fmt::Display| InvalidMessage::Malformed(error.to_string());
     match format {
         Format::MessagePack => {
             scan_message_pack(bytes)?;
@@ -78,13 +81,17 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], format: Format) -> Result<T, In
     }
 }
 
+fn malformed(error: &dyn std::fmt::Display) -> InvalidMessage {
+    InvalidMessage::Malformed(error.to_string())
+}
+
 /// Walks over MessagePack without building anything: exactly one value, not too deep, not too many.
 fn scan_message_pack(bytes: &[u8]) -> Result<(), InvalidMessage> {
     let short = || InvalidMessage::Malformed("the bytes end too early".into());
     let mut rest = bytes;
     // How many values are still to come on each level.
     let mut open: Vec<u64> = vec![1];
-    let mut values = 0_usize;
+    let (mut values, mut bytes_unfolded) = (0_usize, 0_usize);
     while let Some(left) = open.last_mut() {
         if *left == 0 {
             open.pop();
@@ -92,9 +99,6 @@ fn scan_message_pack(bytes: &[u8]) -> Result<(), InvalidMessage> {
         }
         *left -= 1;
         values += 1;
-        if values > MESSAGE_VALUES_MAX {
-            return Err(InvalidMessage::TooManyValues);
-        }
         let (&marker, after) = rest.split_first().ok_or_else(short)?;
         rest = after;
         let mut length = |size: usize| -> Result<u64, InvalidMessage> {
@@ -131,12 +135,23 @@ fn scan_message_pack(bytes: &[u8]) -> Result<(), InvalidMessage> {
         let skip = usize::try_from(skip).map_err(|_| short())?;
         let (skipped, after) = rest.split_at_checked(skip).ok_or_else(short)?;
         rest = after;
+        if let Some(block) = columns::block_in(marker, skipped) {
+            let Cost { values: more, bytes: unfolded } = columns::cost(block).map_err(|error| malformed(&error))?;
+            values = values.saturating_add(more);
+            bytes_unfolded = bytes_unfolded.saturating_add(unfolded);
+            if bytes_unfolded > MESSAGE_BYTES_MAX {
+                return Err(InvalidMessage::TooLarge);
+            }
+        }
         // The decoder would take such a text for bytes.
         if matches!(marker, 0xa0..=0xbf | 0xd9..=0xdb) && std::str::from_utf8(skipped).is_err() {
             return Err(InvalidMessage::Malformed("a text is not UTF-8".into()));
         }
         if children > rest.len() as u64 {
             return Err(short());
+        }
+        if values > MESSAGE_VALUES_MAX {
+            return Err(InvalidMessage::TooManyValues);
         }
         if children > 0 {
             open.push(children);

@@ -7,6 +7,7 @@ use crate::model::{
     SyncCount, Timestamp,
 };
 pub use crate::model::{NextPage, Overwritten};
+use crate::protocol::columns;
 
 /// One round trip: pushes and pulls several datasets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,6 +77,7 @@ pub struct Push {
     /// Counts the pushes of this device to this dataset.
     pub sequence: u64,
     /// The groups, at most one for each key.
+    #[serde(with = "columns")]
     pub groups: Vec<Group>,
 }
 
@@ -200,7 +202,7 @@ pub enum GroupStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Page {
     /// The records and tombstones.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, with = "columns", skip_serializing_if = "Vec::is_empty")]
     pub records: Vec<Record>,
     /// Where it was read; nothing if the dataset was never written.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -101,6 +101,7 @@ pub fn messages(text: &str) -> Result<String, InvalidVector> {
             Err(InvalidMessage::Malformed(_)) => "malformed",
             Err(InvalidMessage::TooDeep) => "too_deep",
             Err(InvalidMessage::TooManyValues) => "too_many_values",
+            Err(InvalidMessage::TooLarge) => "too_large",
         }
         .to_owned();
     }

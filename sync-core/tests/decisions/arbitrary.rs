@@ -2,6 +2,7 @@
 
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
+use proptest::sample::Index;
 use proptest::test_runner::FileFailurePersistence;
 use sync_core::model::{
     Added, ChangeId, CommitTag, Compare, Delta, DeviceId, Digest, EpochEntry, EpochId, EpochReason, FieldDelta, Group,
@@ -47,7 +48,8 @@ pub(crate) fn value() -> impl Strategy<Value = Value> {
         number(),
         ".{0,40}".prop_map(Value::Text),
         vec(any::<u8>(), 0..40).prop_map(Value::Bytes),
-        (any::<i8>(), vec(any::<u8>(), 0..20)).prop_map(|(kind, bytes)| Value::Unknown { kind, bytes }),
+        (any::<i8>().prop_filter("67 is reserved", |kind| *kind != 67), vec(any::<u8>(), 0..20))
+            .prop_map(|(kind, bytes)| Value::Unknown { kind, bytes }),
     ];
     leaf.prop_recursive(4, 40, 6, |inner| {
         prop_oneof![
@@ -247,4 +249,21 @@ pub(crate) fn response() -> impl Strategy<Value = SyncResponse> {
         datasets,
         ..SyncResponse::default()
     })
+}
+
+/// Some bytes are changed, put in or taken out.
+pub(crate) fn mutate(mut bytes: Vec<u8>, changes: Vec<(Index, u8, u8)>) -> Vec<u8> {
+    for (at, kind, byte) in changes {
+        if bytes.is_empty() {
+            break;
+        }
+        let at = at.index(bytes.len());
+        match kind % 4 {
+            0 => bytes[at] = byte,
+            1 => bytes.insert(at, byte),
+            2 => drop(bytes.remove(at)),
+            _ => bytes.truncate(at),
+        }
+    }
+    bytes
 }

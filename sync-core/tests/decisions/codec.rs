@@ -6,7 +6,7 @@ use proptest::sample::Index;
 use sync_core::model::Value;
 use sync_core::protocol::{Format, SyncRequest, SyncResponse, decode, encode};
 
-use crate::arbitrary::{config, request, response, value};
+use crate::arbitrary::{config, mutate, request, response, value};
 
 const FORMATS: [Format; 2] = [Format::MessagePack, Format::Json];
 
@@ -18,23 +18,6 @@ fn read_all(bytes: &[u8]) {
     }
     drop(Value::from_bytes(bytes).map(|value| value.to_json()));
     drop(std::str::from_utf8(bytes).map(Value::parse_json));
-}
-
-/// Some bytes are changed, put in or taken out.
-fn mutate(mut bytes: Vec<u8>, changes: Vec<(Index, u8, u8)>) -> Vec<u8> {
-    for (at, kind, byte) in changes {
-        if bytes.is_empty() {
-            break;
-        }
-        let at = at.index(bytes.len());
-        match kind % 4 {
-            0 => bytes[at] = byte,
-            1 => bytes.insert(at, byte),
-            2 => drop(bytes.remove(at)),
-            _ => bytes.truncate(at),
-        }
-    }
-    bytes
 }
 
 proptest! {

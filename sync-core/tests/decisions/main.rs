@@ -3,6 +3,7 @@
 
 mod arbitrary;
 mod codec;
+mod columns;
 mod convergence;
 mod copies;
 mod deltas;

@@ -5,7 +5,6 @@ mod app;
 mod checks;
 mod device;
 mod options;
-mod random;
 mod server;
 mod tokens;
 mod trace;

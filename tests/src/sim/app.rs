@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sync_core::model::{RecordKey, Value};
 use sync_core::policy::{OnDelete, Policies, Policy};
 
-use crate::sim::random::Dice;
+use crate::dice::Dice;
 use crate::sim::tokens::{INCREMENTS_MAX, tokens};
 
 /// Keys of records that stand alone; the first letter says the policy.

@@ -10,7 +10,7 @@ use sync_core::merge::stack::Context;
 use sync_core::model::{ChangeId, DatasetName, DeviceId, Limits, RecordKey, Timestamp};
 use sync_core::protocol::{DatasetRequest, DatasetResponse, Format, SyncResponse, encode};
 
-use crate::sim::random::Dice;
+use crate::dice::Dice;
 use crate::sim::tokens::KeptAside;
 
 /// A request on its way.

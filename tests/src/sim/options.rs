@@ -1,6 +1,6 @@
 //! What a seed chooses before the run begins.
 
-use crate::sim::random::Dice;
+use crate::dice::Dice;
 
 /// Which faults a run has, besides those that every run has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,8 +24,8 @@ use syncline_server::store::{
     CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, Touched,
 };
 
+use crate::dice::Dice;
 use crate::sim::app::key;
-use crate::sim::random::Dice;
 
 /// Gives others a turn, once.
 struct Turn(bool);

@@ -14,11 +14,11 @@ use sync_core::model::{ChangeId, DeviceId, Lineage, RecordKey, SyncCount, Timest
 use sync_core::protocol::{ErrorBody, Format, SyncResponse, code, decode, encode};
 use syncline_server::store::memory::MemorySnapshot;
 
+use crate::dice::Dice;
 use crate::sim::app::{self, Group, Writers, merged_answer};
 use crate::sim::checks::{Ledger, Live, compared_first, nothing_lost, whole_groups};
 use crate::sim::device::{Device, Sent, Step};
 use crate::sim::options::{Mix, Options};
-use crate::sim::random::Dice;
 use crate::sim::server::Server;
 use crate::sim::tokens::{INCREMENTS_MAX, KeptAside, digits, tokens};
 use crate::sim::trace::Trace;

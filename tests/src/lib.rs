@@ -3,3 +3,4 @@
 mod dice;
 pub mod harness;
 pub mod sim;
+pub mod soak;

@@ -108,12 +108,19 @@ impl Device {
     /// # Panics
     /// If the binary does not start.
     pub fn run_with_input(&self, arguments: &[&str], input: &str) -> Outcome {
+        outcome(&self.spawn_with_input(arguments, input).wait_with_output().expect("the process can be waited for"))
+    }
+
+    /// Starts a command that reads its standard input, without waiting for its end.
+    ///
+    /// # Panics
+    /// If the binary does not start.
+    pub fn spawn_with_input(&self, arguments: &[&str], input: &str) -> Child {
         let mut process = self.spawn(arguments);
         let mut pipe = process.stdin.take().expect("the input is a pipe");
         // A command that fails early does not read on.
         let _read_or_not = pipe.write_all(input.as_bytes());
-        drop(pipe);
-        outcome(&process.wait_with_output().expect("the process can be waited for"))
+        process
     }
 
     /// Starts a command without waiting for its end.

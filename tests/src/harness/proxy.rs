@@ -3,7 +3,7 @@
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What happens to an answer, after the server has done what it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,12 +14,15 @@ pub enum Fault {
     Drop,
     /// Half of it arrives.
     Truncate,
+    /// The request arrives twice, and the second answer is what the device gets.
+    Repeat,
 }
 
 /// A reverse proxy on a free port of 127.0.0.1, in front of one server.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
+    upstream: Arc<Mutex<String>>,
     answered: Arc<AtomicUsize>,
     closed: Arc<AtomicBool>,
 }
@@ -33,19 +36,25 @@ impl Proxy {
     /// # Panics
     /// If no port is free.
     pub fn start(upstream: &str, choose: impl FnMut(usize) -> Fault + Send + 'static) -> Self {
-        let upstream = upstream.strip_prefix("http://").unwrap_or(upstream).to_owned();
+        let upstream = Arc::new(Mutex::new(host(upstream)));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("the port is known");
         let answered = Arc::new(AtomicUsize::new(0));
         let closed = Arc::new(AtomicBool::new(false));
-        let proxy = Self { address, answered: Arc::clone(&answered), closed: Arc::clone(&closed) };
+        let proxy = Self {
+            address,
+            upstream: Arc::clone(&upstream),
+            answered: Arc::clone(&answered),
+            closed: Arc::clone(&closed),
+        };
         let choose: Choose = Arc::new(Mutex::new(choose));
         std::thread::spawn(move || {
             for device in listener.incoming().flatten() {
                 if closed.load(Ordering::Relaxed) {
                     return;
                 }
-                let (upstream, answered, choose) = (upstream.clone(), Arc::clone(&answered), Arc::clone(&choose));
+                let (upstream, answered, choose) =
+                    (lock(&upstream).clone(), Arc::clone(&answered), Arc::clone(&choose));
                 // A connection that fails is what the tests are about.
                 std::thread::spawn(move || forward(device, &upstream, &answered, &choose));
             }
@@ -63,6 +72,11 @@ impl Proxy {
             5 => Fault::Truncate,
             _ => Fault::Pass,
         })
+    }
+
+    /// From now on it stands in front of another server.
+    pub fn lead_to(&self, upstream: &str) {
+        *lock(&self.upstream) = host(upstream);
     }
 
     /// Where it listens.
@@ -87,20 +101,38 @@ impl Drop for Proxy {
 fn forward(device: TcpStream, upstream: &str, answered: &AtomicUsize, choose: &Choose) -> io::Result<()> {
     let mut from_device = BufReader::new(device);
     let request = read_request(&mut from_device)?;
-    let mut server = TcpStream::connect(upstream)?;
-    server.write_all(&request)?;
-    let mut answer = Vec::new();
-    server.read_to_end(&mut answer)?;
+    let mut answer = ask(upstream, &request)?;
     let number = answered.fetch_add(1, Ordering::SeqCst) + 1;
-    let fault = (choose.lock().unwrap_or_else(PoisonError::into_inner))(number);
+    let fault = lock(choose)(number);
+    if fault == Fault::Repeat {
+        answer = ask(upstream, &request)?;
+    }
     let arrives = match fault {
-        Fault::Pass => answer.as_slice(),
+        Fault::Pass | Fault::Repeat => answer.as_slice(),
         Fault::Drop => &[],
         Fault::Truncate => &answer[..answer.len() / 2],
     };
     let mut device = from_device.into_inner();
     device.write_all(arrives)?;
     device.shutdown(Shutdown::Both)
+}
+
+/// Sends a request, and reads the answer to the end of its connection.
+fn ask(upstream: &str, request: &[u8]) -> io::Result<Vec<u8>> {
+    let mut server = TcpStream::connect(upstream)?;
+    server.write_all(request)?;
+    let mut answer = Vec::new();
+    server.read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+/// What stands in a URL behind the scheme.
+fn host(url: &str) -> String {
+    url.strip_prefix("http://").unwrap_or(url).to_owned()
+}
+
+fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Reads one request, and asks for an answer that ends with its connection.

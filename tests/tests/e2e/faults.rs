@@ -1,9 +1,11 @@
 //! Lost answers, killed processes, no server.
 
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use serde_json::json;
 use tests::harness::{Device, Exit, Fault, Folder, Proxy};
+use tests::soak::{Killed, round};
 
 use crate::real_data::{generated, write_array};
 use crate::{World, assert_same_lines};
@@ -63,6 +65,16 @@ fn a_device_that_is_killed_while_it_syncs_goes_on_as_if_nothing_had_happened() {
     tablet.sync();
     assert_eq!(tablet.value("votes", "tea"), json!(6));
     assert_same_lines(&phone.ok(&["export", "people"]), &tablet.ok(&["export", "people"]));
+}
+
+#[test]
+fn nothing_is_lost_doubled_or_torn_when_the_server_is_killed_again_and_again() {
+    round(Killed::Server, Duration::from_secs(8), 1);
+}
+
+#[test]
+fn nothing_is_lost_doubled_or_torn_when_devices_are_killed_again_and_again() {
+    round(Killed::Devices, Duration::from_secs(8), 1);
 }
 
 #[test]

@@ -120,6 +120,16 @@ impl Server {
         String::from_utf8(output.stdout).expect("a token is ASCII").trim().to_owned()
     }
 
+    /// The most memory that it has had so far, in bytes.
+    ///
+    /// # Panics
+    /// If the system does not tell.
+    pub fn memory_peak(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        1024 * peak.and_then(|peak| peak.parse::<u64>().ok()).expect("the system tells")
+    }
+
     /// Sends it a signal, such as `HUP`.
     ///
     /// # Panics

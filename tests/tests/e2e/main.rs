@@ -6,6 +6,7 @@ mod events;
 mod faults;
 mod groups;
 mod hook;
+mod hostile;
 mod identities;
 mod openapi;
 mod operations;

@@ -13,6 +13,7 @@
 //! lists    = lengths, column of all elements
 //! maps     = 0, names in order, for each: who has it, column of their fields | 1, lengths, names, column
 //! keys     = 0, how much each shares with the one before, lengths, bytes of the rest | 3, 16 bytes each, for UUIDs
+//!          | 4, what all begin with, how many digits all end with, and the integers that these are
 //! ```
 //!
 //! Numbers are LEB128, signed ones in zigzag. A block says how many values and bytes of text it unfolds to, and unfolds

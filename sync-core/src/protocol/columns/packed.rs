@@ -1,4 +1,4 @@
-//! Texts that are numbers in disguise: hexadecimal digits, and UUIDs. Half of each such byte is known.
+//! Texts that are numbers in disguise: hexadecimal digits, UUIDs, and keys that end with so many decimal digits.
 
 /// The places of the dashes in a UUID.
 const DASHES: [usize; 4] = [8, 13, 18, 23];
@@ -38,6 +38,30 @@ pub(super) fn to_uuid(bytes: &[u8]) -> Vec<u8> {
     text
 }
 
+/// The most digits of a number in a key: all that a 64-bit integer can be sure to hold.
+pub(super) const DIGITS_MAX: usize = 18;
+
+/// What keys begin with, how many decimal digits all of them end with, and the numbers that these are; nothing if they
+/// are not all alike.
+pub(super) fn numbered<'a>(mut keys: impl Iterator<Item = &'a str> + Clone) -> Option<(&'a [u8], usize, Vec<i64>)> {
+    let first = keys.clone().next()?.as_bytes();
+    let digits = first.iter().rev().take_while(|byte| byte.is_ascii_digit()).count().min(DIGITS_MAX);
+    let (prefix, _) = first.split_at(first.len() - digits);
+    let numbers = keys.try_fold(Vec::new(), |mut numbers, key| {
+        let rest = key.as_bytes().strip_prefix(prefix)?;
+        let is_number = rest.len() == digits && rest.iter().all(u8::is_ascii_digit);
+        numbers.push(is_number.then(|| rest.iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0')))?);
+        Some(numbers)
+    });
+    numbers.filter(|_| digits > 0).map(|numbers| (prefix, digits, numbers))
+}
+
+/// The key with a number at its end; nothing if the number has more digits.
+pub(super) fn to_numbered(prefix: &[u8], digits: usize, number: i64) -> Option<Vec<u8>> {
+    let text = format!("{number:0digits$}");
+    (number >= 0 && text.len() == digits).then(|| [prefix, text.as_bytes()].concat())
+}
+
 const fn digit(byte: u8) -> Option<u8> {
     match byte {
         b'0'..=b'9' => Some(byte - b'0'),
@@ -62,5 +86,12 @@ mod tests {
             assert_eq!(from_uuid(text.as_bytes()), None, "{text}");
         }
         assert_eq!(from_uuid(b"27f9c741-a704-8336-9b18-d7944eb9f-45"), None);
+        let keys = ["item/0017", "item/0004"];
+        assert_eq!(numbered(keys.into_iter()), Some((&b"item/"[..], 4, vec![17, 4])));
+        assert_eq!(to_numbered(b"item/", 4, 17).unwrap(), b"item/0017");
+        assert_eq!([to_numbered(b"", 1, 10), to_numbered(b"", 2, -1)], [None, None]);
+        for keys in [["a1", "b2"], ["a1", "a22"], ["a", "b"], ["a1", "a"], ["a1", "ax"]] {
+            assert_eq!(numbered(keys.into_iter()), None, "{keys:?}");
+        }
     }
 }

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use crate::model::RecordKey;
-use crate::protocol::columns::packed::{to_hex, to_uuid};
+use crate::protocol::columns::packed::{self, to_hex, to_numbered, to_uuid};
 use crate::protocol::columns::writer::{
-    DICTIONARY, DIGITS_MAX, EXACT_MAX, HEX, PLAIN, UUID_BYTES, UUIDS, from_decimal,
+    DICTIONARY, DIGITS_MAX, EXACT_MAX, HEX, NUMBERS, PLAIN, UUID_BYTES, UUIDS, from_decimal,
 };
 use crate::protocol::columns::{Cost, InvalidBlock, VERSION};
 
@@ -192,6 +192,18 @@ impl<'a> Reader<'a> {
         Ok(texts)
     }
 
+    fn numbered(&mut self, count: usize) -> Result<Vec<RecordKey>, InvalidBlock> {
+        let prefix = self.length()?;
+        let prefix = self.raw(prefix)?;
+        let digits = Some(self.length()?).filter(|digits| (1..=packed::DIGITS_MAX).contains(digits));
+        let digits = digits.ok_or(InvalidBlock::Wrong("keys of too many digits"))?;
+        let numbers = self.integers(count)?;
+        let bytes = (prefix.len() + digits).checked_mul(count).ok_or(InvalidBlock::Short)?;
+        self.take_bytes(bytes)?;
+        let one = |number| to_numbered(prefix, digits, number).ok_or(InvalidBlock::Wrong("a key with another number"));
+        numbers.into_iter().map(|number| key(&one(number)?)).collect()
+    }
+
     fn uuids(&mut self, count: usize) -> Result<Vec<Vec<u8>>, InvalidBlock> {
         let raw = self.raw(count.checked_mul(UUID_BYTES).ok_or(InvalidBlock::Short)?)?;
         let uuids: Vec<_> = raw.chunks_exact(UUID_BYTES).map(to_uuid).collect();
@@ -214,6 +226,7 @@ impl<'a> Reader<'a> {
         match self.length()? {
             PLAIN => {}
             UUIDS => return self.uuids(count)?.iter().map(|uuid| key(uuid)).collect(),
+            NUMBERS => return self.numbered(count),
             _ => return Err(unknown_way()),
         }
         if count > self.rest.len() {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::protocol::columns::packed::{from_hex, from_uuid};
+use crate::protocol::columns::packed::{from_hex, from_uuid, numbered};
 use crate::protocol::columns::{Cost, VERSION};
 
 /// The body of a block, and what it unfolds to.
@@ -154,6 +154,15 @@ impl Writer {
             uuids.iter().for_each(|uuid| self.raw(uuid));
             return;
         }
+        if let Some((prefix, width, numbers)) = numbered(keys.clone()) {
+            self.length(NUMBERS);
+            self.count_bytes(keys.map(str::len).sum());
+            self.length(prefix.len());
+            self.raw(prefix);
+            self.length(width);
+            self.integers(&numbers);
+            return;
+        }
         self.length(PLAIN);
         let mut rests = Vec::new();
         let mut before: &[u8] = &[];
@@ -209,6 +218,7 @@ pub(super) const PLAIN: usize = 0;
 pub(super) const DICTIONARY: usize = 1;
 pub(super) const HEX: usize = 2;
 pub(super) const UUIDS: usize = 3;
+pub(super) const NUMBERS: usize = 4;
 
 pub(super) const UUID_BYTES: usize = 16;
 

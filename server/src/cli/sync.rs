@@ -3,10 +3,13 @@
 mod watch;
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use indicatif::ProgressBar;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Client, Response, Url};
 use serde_json::json;
 use sync_core::client::exchange::Absorbed;
@@ -198,8 +201,12 @@ impl Server {
             .timeout(self.give_up_after.clamp(TIMEOUT_SHORTEST, TIMEOUT_LONGEST))
             .header(CONTENT_TYPE, FORMAT.media_type())
             .header(ACCEPT, FORMAT.media_type())
-            .header(AUTHORIZATION, format!("Bearer {token}"))
-            .body(encode(request, FORMAT));
+            .header(AUTHORIZATION, format!("Bearer {token}"));
+        let body = encode(request, FORMAT);
+        let sent = match compressed(&body) {
+            Some(smaller) => sent.header(CONTENT_ENCODING, "gzip").body(smaller),
+            None => sent.body(body),
+        };
         let response = sent.send().await.map_err(|_| Failure::Unreachable)?;
         if !response.status().is_success() {
             return Err(refusal(response).await);
@@ -235,6 +242,19 @@ impl Server {
             Err(error) => Err(refuse(&error.to_string())),
         }
     }
+}
+
+/// Bodies shorter than this are not worth it.
+const COMPRESSED_LEN_MIN: usize = 256;
+
+/// The body as gzip writes it, if that is shorter.
+fn compressed(body: &[u8]) -> Option<Vec<u8>> {
+    if body.len() < COMPRESSED_LEN_MIN {
+        return None;
+    }
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(body).ok()?;
+    encoder.finish().ok().filter(|smaller| smaller.len() < body.len())
 }
 
 const FORMAT: Format = Format::MessagePack;

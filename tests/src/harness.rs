@@ -16,7 +16,7 @@ pub use device::{Device, Exit, Outcome};
 pub use folder::{Folder, copy_folder, movies};
 pub use http::http;
 pub use issuers::{Provider, UserPools};
-pub use proxy::{Fault, Proxy};
+pub use proxy::{Bytes, Fault, Proxy};
 pub use server::Server;
 pub use tools::installed;
 pub use tunnel::Tunnel;

@@ -95,6 +95,11 @@ impl Device {
         copy
     }
 
+    /// Where its file is.
+    pub fn file(&self) -> &Path {
+        &self.db
+    }
+
     /// Calls a command.
     ///
     /// # Panics

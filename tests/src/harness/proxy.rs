@@ -1,5 +1,6 @@
 //! A proxy that loses answers.
 
+use std::fmt;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,12 +23,34 @@ pub enum Fault {
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
-    upstream: Arc<Mutex<String>>,
-    answered: Arc<AtomicUsize>,
-    closed: Arc<AtomicBool>,
+    state: Arc<State>,
 }
 
-type Choose = Arc<Mutex<dyn FnMut(usize) -> Fault + Send>>;
+/// Bytes of bodies, as they travelled.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Bytes {
+    /// Of requests.
+    pub requests: u64,
+    /// Of answers.
+    pub answers: u64,
+}
+
+/// What the proxy and its connections share.
+struct State {
+    upstream: Mutex<String>,
+    /// The only encoding of answers that the server is told of; nothing: what the device says.
+    encoding: Mutex<Option<&'static str>>,
+    choose: Mutex<Box<dyn FnMut(usize) -> Fault + Send>>,
+    answered: AtomicUsize,
+    bytes: Mutex<Bytes>,
+    closed: AtomicBool,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("State").field("upstream", &self.upstream).finish_non_exhaustive()
+    }
+}
 
 impl Proxy {
     /// Starts a proxy. `choose` is called for each answer, from number 1, while the device still waits for it; so it may
@@ -36,27 +59,25 @@ impl Proxy {
     /// # Panics
     /// If no port is free.
     pub fn start(upstream: &str, choose: impl FnMut(usize) -> Fault + Send + 'static) -> Self {
-        let upstream = Arc::new(Mutex::new(host(upstream)));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("the port is known");
-        let answered = Arc::new(AtomicUsize::new(0));
-        let closed = Arc::new(AtomicBool::new(false));
-        let proxy = Self {
-            address,
-            upstream: Arc::clone(&upstream),
-            answered: Arc::clone(&answered),
-            closed: Arc::clone(&closed),
-        };
-        let choose: Choose = Arc::new(Mutex::new(choose));
+        let state = Arc::new(State {
+            upstream: Mutex::new(host(upstream)),
+            encoding: Mutex::default(),
+            choose: Mutex::new(Box::new(choose)),
+            answered: AtomicUsize::new(0),
+            bytes: Mutex::default(),
+            closed: AtomicBool::new(false),
+        });
+        let proxy = Self { address, state: Arc::clone(&state) };
         std::thread::spawn(move || {
             for device in listener.incoming().flatten() {
-                if closed.load(Ordering::Relaxed) {
+                if state.closed.load(Ordering::Relaxed) {
                     return;
                 }
-                let (upstream, answered, choose) =
-                    (lock(&upstream).clone(), Arc::clone(&answered), Arc::clone(&choose));
+                let state = Arc::clone(&state);
                 // A connection that fails is what the tests are about.
-                std::thread::spawn(move || forward(device, &upstream, &answered, &choose));
+                std::thread::spawn(move || forward(device, &state));
             }
         });
         proxy
@@ -76,7 +97,12 @@ impl Proxy {
 
     /// From now on it stands in front of another server.
     pub fn lead_to(&self, upstream: &str) {
-        *lock(&self.upstream) = host(upstream);
+        *lock(&self.state.upstream) = host(upstream);
+    }
+
+    /// From now on the server hears of one encoding only, or of those that the device takes.
+    pub fn accept_only(&self, encoding: Option<&'static str>) {
+        *lock(&self.state.encoding) = encoding;
     }
 
     /// Where it listens.
@@ -86,26 +112,37 @@ impl Proxy {
 
     /// How many answers the server gave by way of it.
     pub fn answered(&self) -> usize {
-        self.answered.load(Ordering::SeqCst)
+        self.state.answered.load(Ordering::SeqCst)
+    }
+
+    /// Bytes of bodies that came by, as they travelled: compressed, and in the chunks that they came in.
+    pub fn bytes(&self) -> Bytes {
+        *lock(&self.state.bytes)
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.closed.store(true, Ordering::Relaxed);
+        self.state.closed.store(true, Ordering::Relaxed);
         let _wakes_the_listener = TcpStream::connect(self.address);
     }
 }
 
 /// Forwards one request and what `choose` leaves of its answer.
-fn forward(device: TcpStream, upstream: &str, answered: &AtomicUsize, choose: &Choose) -> io::Result<()> {
+fn forward(device: TcpStream, state: &State) -> io::Result<()> {
+    let upstream = lock(&state.upstream).clone();
     let mut from_device = BufReader::new(device);
-    let request = read_request(&mut from_device)?;
-    let mut answer = ask(upstream, &request)?;
-    let number = answered.fetch_add(1, Ordering::SeqCst) + 1;
-    let fault = lock(choose)(number);
+    let request = read_request(&mut from_device, *lock(&state.encoding))?;
+    let mut answer = ask(&upstream, &request)?;
+    {
+        let mut bytes = lock(&state.bytes);
+        bytes.requests += body_len(&request);
+        bytes.answers += body_len(&answer);
+    }
+    let number = state.answered.fetch_add(1, Ordering::SeqCst) + 1;
+    let fault = lock(&state.choose)(number);
     if fault == Fault::Repeat {
-        answer = ask(upstream, &request)?;
+        answer = ask(&upstream, &request)?;
     }
     let arrives = match fault {
         Fault::Pass | Fault::Repeat => answer.as_slice(),
@@ -115,6 +152,13 @@ fn forward(device: TcpStream, upstream: &str, answered: &AtomicUsize, choose: &C
     let mut device = from_device.into_inner();
     device.write_all(arrives)?;
     device.shutdown(Shutdown::Both)
+}
+
+/// How much there is behind the head of a message.
+fn body_len(message: &[u8]) -> u64 {
+    const END: &[u8] = b"\r\n\r\n";
+    let head = message.windows(END.len()).position(|four| four == END);
+    head.map_or(0, |head| (message.len() - head - END.len()) as u64)
 }
 
 /// Sends a request, and reads the answer to the end of its connection.
@@ -136,7 +180,7 @@ fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Reads one request, and asks for an answer that ends with its connection.
-fn read_request(device: &mut BufReader<TcpStream>) -> io::Result<Vec<u8>> {
+fn read_request(device: &mut BufReader<TcpStream>, encoding: Option<&str>) -> io::Result<Vec<u8>> {
     let mut request = Vec::new();
     let mut body_len = 0;
     loop {
@@ -147,6 +191,11 @@ fn read_request(device: &mut BufReader<TcpStream>) -> io::Result<Vec<u8>> {
         let (name, value) = line.split_once(':').unwrap_or((&line, ""));
         match name.to_ascii_lowercase().as_str() {
             "connection" => continue,
+            "accept-encoding" => {
+                if let Some(encoding) = encoding {
+                    line = format!("Accept-Encoding: {encoding}\r\n");
+                }
+            }
             "content-length" => body_len = value.trim().parse().map_err(|_| io::ErrorKind::InvalidData)?,
             _ => {}
         }

@@ -1,7 +1,4 @@
-//! `./dev bench`: figures beside the limit of what is below them, measured in the same run.
-//!
-//! Reads over REST are compared with an axum handler that reads the same row by rusqlite directly, as JSON text.
-#![expect(clippy::print_stdout, reason = "it is a program for people")]
+//! Reads over REST beside an axum handler that reads the same row by rusqlite directly, as JSON text.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,6 +13,8 @@ use axum::routing::get;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use tests::harness::{Device, Folder, Server};
 
+use crate::report::{Aim, Report, median};
+
 /// How often both are measured, in turn.
 const ROUNDS: usize = 3;
 /// Connections of the load.
@@ -23,7 +22,7 @@ const CONNECTIONS: &str = "32";
 /// How long one measurement takes.
 const DURATION: &str = "4s";
 
-fn main() {
+pub(crate) fn measure(report: &mut Report) {
     let folder = Folder::new();
     let data = folder.path("server");
     let settings = folder.write("syncline.toml", "[rates]\nrequests_per_second = 0\n");
@@ -39,15 +38,13 @@ fn main() {
     let rest = format!("{}/v1/datasets/notes/records/k500", server.url());
     let raw = format!("http://{raw}/k500");
     let token = format!("Authorization: Bearer {token}");
-    println!("reads per second, {CONNECTIONS} connections, {DURATION} each");
-    let mut ratios = Vec::new();
-    for round in 1..=ROUNDS {
-        let (below, ours) = (load(&raw, &token), load(&rest, &token));
-        println!("round {round}: rusqlite behind axum {below:.0}, REST {ours:.0}, ratio {:.2}", ours / below);
-        ratios.push(ours / below);
+    let (mut ours, mut below) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        below.push(load(&raw, &token));
+        ours.push(load(&rest, &token));
     }
-    ratios.sort_by(f64::total_cmp);
-    println!("median ratio {:.2}", ratios[ROUNDS / 2]);
+    let name = format!("REST reads, {CONNECTIONS} connections, beside rusqlite behind axum");
+    report.beside(name, "1/s", median(ours), median(below), Aim::ShareAtLeast(0.6));
 }
 
 /// Requests per second.

@@ -1,0 +1,51 @@
+//! `./dev bench`: figures beside the limit of what is below them, measured in the same run.
+//!
+//! Each figure is measured several times, in turn with its limit, and the median of both is told. The machine is
+//! noisy: the ratio is what counts.
+#![expect(clippy::print_stdout, reason = "it is a program for people")]
+
+mod data;
+mod device;
+mod pulls;
+mod pushes;
+mod reads;
+mod report;
+mod wire;
+
+use clap::Parser;
+
+use report::Report;
+
+/// Measures what Syncline costs beside what is below it.
+#[derive(Parser)]
+#[command(name = "bench")]
+struct Arguments {
+    /// Only figures of these groups: put, push, pull, wire, read.
+    groups: Vec<String>,
+    /// Write all figures to this file as well, as JSON.
+    #[arg(long)]
+    json: Option<std::path::PathBuf>,
+}
+
+const GROUPS: [(&str, fn(&mut Report)); 5] = [
+    ("put", device::measure),
+    ("push", pushes::measure),
+    ("pull", pulls::measure),
+    ("wire", wire::measure),
+    ("read", reads::measure),
+];
+
+fn main() {
+    let Arguments { groups, json } = Arguments::parse();
+    let mut report = Report::default();
+    for (name, measure) in GROUPS {
+        if groups.is_empty() || groups.iter().any(|group| group == name) {
+            measure(&mut report);
+        }
+    }
+    println!("\n{report}");
+    if let Some(file) = json {
+        std::fs::write(&file, report.to_json().to_string())
+            .unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    }
+}

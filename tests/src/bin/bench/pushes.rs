@@ -1,0 +1,203 @@
+//! Pushes per second, durable, beside batched transactions of rusqlite that write the same rows.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use reqwest::Client;
+use rusqlite::{Connection, params};
+use sync_core::model::{
+    ChangeId, Compare, DatasetName, DeviceId, Group, PatchOp, RecordKey, RecordPatch, SyncCount, Timestamp, Value,
+};
+use sync_core::protocol::{
+    DatasetRequest, Format, GroupStatus, PROTOCOL_VERSION, Push, SyncRequest, SyncResponse, decode, encode,
+};
+use syncline_server::clock::{Draw, SystemRandom};
+use syncline_server::store::sqlite::SqliteStore;
+use tests::harness::{Folder, Server};
+
+use crate::report::{Aim, Report, median};
+
+const DEVICES: [usize; 3] = [1, 8, 64];
+const SIZES: [usize; 3] = [1, 10, 100];
+const DURATION: Duration = Duration::from_millis(1_500);
+const ROUNDS: usize = 3;
+/// The share of the limit that we want at 64 devices.
+const SHARE: f64 = 0.5;
+
+pub(crate) fn measure(report: &mut Report) {
+    let runtime = tokio::runtime::Runtime::new().expect("threads start");
+    let folder = Folder::new();
+    let settings = folder.write("syncline.toml", "[rates]\nrequests_per_second = 0\n");
+    let server = Server::start_configured(&folder.path("server"), &settings);
+    let tokens = server.tokens((0..64).map(|number| format!("user{number}")));
+    let sync = format!("{}/v1/sync", server.url());
+    let mut number = 0;
+    for shared in [false, true] {
+        for devices in DEVICES {
+            for size in SIZES {
+                if shared && devices < 64 {
+                    continue;
+                }
+                let (mut ours, mut below) = (Vec::new(), Vec::new());
+                for _ in 0..ROUNDS {
+                    number += 1;
+                    below.push(raw(&folder.path(&format!("raw{number}.db")), devices, size, shared));
+                    let load = Load { sync: sync.clone(), dataset: format!("d{number}"), size };
+                    let tokens = (0..devices).map(|device| tokens[if shared { 0 } else { device }].clone()).collect();
+                    ours.push(runtime.block_on(pushes(Arc::new(load), tokens)));
+                }
+                let to = if shared { "one dataset" } else { "a dataset each" };
+                let name = format!("server: {devices} devices push {size} to {to}");
+                let aim = Aim::ShareAtLeast(if devices == 64 { SHARE } else { 0.0 });
+                report.beside(name, "records/s", median(ours), median(below), aim);
+            }
+        }
+    }
+}
+
+struct Load {
+    sync: String,
+    dataset: String,
+    size: usize,
+}
+
+/// Records per second that devices get acknowledged; each pushes again when it is answered.
+async fn pushes(load: Arc<Load>, tokens: Vec<String>) -> f64 {
+    let begun = Instant::now();
+    let devices: Vec<_> = tokens
+        .into_iter()
+        .enumerate()
+        .map(|(number, token)| tokio::spawn(device(Arc::clone(&load), number, token, begun)))
+        .collect();
+    let mut records = 0;
+    for device in devices {
+        records += device.await.expect("a device found something");
+    }
+    records as f64 / begun.elapsed().as_secs_f64()
+}
+
+async fn device(load: Arc<Load>, number: usize, token: String, begun: Instant) -> usize {
+    let client = Client::builder().no_gzip().no_zstd().build().expect("a client can be made");
+    let mut random = Draw(&SystemRandom);
+    let id = DeviceId::random(&mut random);
+    let mut cursor = None;
+    let mut records = 0;
+    for sequence in 1.. {
+        if begun.elapsed() > DURATION {
+            break;
+        }
+        let groups = vec![Group::new(ChangeId::random(&mut random), patches(number, sequence, load.size))];
+        let request = SyncRequest {
+            version: PROTOCOL_VERSION,
+            device: id,
+            app: None,
+            limits_version: Some(0),
+            list: false,
+            datasets: vec![DatasetRequest {
+                owner: None,
+                name: DatasetName::parse(load.dataset.clone()).expect("a name"),
+                cursor,
+                snapshot: false,
+                page: None,
+                push: Some(Push { device: id, sequence, groups }),
+                delete: false,
+                pull_limit: Some(1),
+            }],
+        };
+        let asked =
+            client.post(&load.sync).bearer_auth(&token).header("Content-Type", Format::MessagePack.media_type());
+        let answer = asked.body(encode(&request, Format::MessagePack)).send().await.expect("the server answers");
+        assert_eq!(answer.status(), 200);
+        let answer: SyncResponse =
+            decode(&answer.bytes().await.expect("all of it arrives"), Format::MessagePack).expect("it is an answer");
+        let dataset = &answer.datasets[0];
+        let push = dataset.push.as_ref().unwrap_or_else(|| panic!("not pushed: {dataset:?}"));
+        assert!(matches!(push.groups[0].status, GroupStatus::Applied | GroupStatus::Merged), "{:?}", push.groups);
+        cursor = push.ack.or(cursor);
+        records += load.size;
+    }
+    records
+}
+
+/// Each push writes other records, of 1,000 that the device has.
+fn patches(device: usize, sequence: u64, size: usize) -> Vec<RecordPatch> {
+    let patch = |at: usize| {
+        let number = (sequence as usize * size + at) % 1_000;
+        RecordPatch {
+            key: RecordKey::parse(format!("{device}/{number}")).expect("a key"),
+            op: PatchOp::Replace(value(number), Compare::Nothing),
+            base: SyncCount::ZERO,
+            device_time: Timestamp(1),
+        }
+    };
+    (0..size).map(patch).collect()
+}
+
+fn value(number: usize) -> Value {
+    Value::parse_json(&format!("{{\"title\":\"Record {number}\",\"n\":{number},\"done\":false}}")).expect("a value")
+}
+
+/// Records per second of transactions that each hold a savepoint for each device, into the server's own tables.
+fn raw(file: &Path, devices: usize, size: usize, shared: bool) -> f64 {
+    drop(SqliteStore::open(file).expect("the file can be made"));
+    let connection = Connection::open(file).expect("it opens");
+    connection
+        .execute_batch("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000; PRAGMA cache_size = -65536;")
+        .expect("the settings are taken");
+    let run = |sql: &str| connection.prepare_cached(sql).and_then(|mut it| it.execute([])).map(drop).expect("it runs");
+    for dataset in 0..=devices {
+        let insert =
+            "INSERT INTO dataset (id, owner, name, sync_count, floor, is_live, records, bytes, digest, modified_at,
+            next_change, lineage) VALUES (?1, ?2, 'd', 0, 0, 1, 0, 0, x'00', 0, 0, x'00')";
+        connection.execute(insert, params![dataset as i64 + 1, format!("local:{dataset}")]).expect("it is inserted");
+    }
+    let begun = Instant::now();
+    let (mut records, mut sequence) = (0, 0_i64);
+    let answer = [7_u8; 120];
+    while begun.elapsed() < DURATION {
+        sequence += 1;
+        run("BEGIN IMMEDIATE");
+        for device in 0..devices {
+            let dataset = if shared { 1 } else { device as i64 + 1 };
+            let count = if shared { sequence * 64 + device as i64 } else { sequence };
+            run("SAVEPOINT one");
+            let update =
+                "UPDATE dataset SET epoch = ?2, sync_count = ?3, tag = ?4, records = ?5, bytes = ?6, digest = ?7,
+                modified_at = ?8, modified_by = ?2, next_change = next_change + 1, lineage = ?9 WHERE id = ?1";
+            let head =
+                params![dataset, [1_u8; 16], count, [2_u8; 8], 1_000, 50_000, [3_u8; 16], 1_i64 << 40, [4_u8; 1_500]];
+            connection.prepare_cached(update).and_then(|mut it| it.execute(head)).expect("it is written");
+            let upsert = "INSERT INTO record (dataset, key, sync_count, modified_by, modified_at, device_time, value)
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (dataset, key) DO UPDATE SET sync_count = ?3, removal = NULL,
+                modified_by = ?4, modified_at = ?5, device_time = ?6, value = ?7";
+            let mut upsert = connection.prepare_cached(upsert).expect("it is a statement");
+            for patch in patches(device, sequence as u64, size) {
+                let PatchOp::Replace(value, _) = &patch.op else { continue };
+                let row = params![dataset, patch.key.as_str(), count, [1_u8; 16], 1_i64 << 40, 1, value.to_bytes()];
+                upsert.execute(row).expect("it is written");
+            }
+            drop(upsert);
+            let mut id = [device as u8; 16];
+            id[8..].copy_from_slice(&sequence.to_be_bytes());
+            let push = "INSERT INTO push (dataset, device, sequence, hash, answer) VALUES (?1, ?2, ?3, ?4, ?5)";
+            let row = params![dataset, [device as u8; 16], sequence, [5_u8; 32], answer];
+            connection.prepare_cached(push).and_then(|mut it| it.execute(row)).expect("it is written");
+            let forget = "DELETE FROM push WHERE dataset = ?1 AND device = ?2 AND sequence <= ?3";
+            let row = params![dataset, [device as u8; 16], sequence - 64];
+            connection.prepare_cached(forget).and_then(|mut it| it.execute(row)).expect("it is written");
+            let change = "INSERT INTO change (dataset, number, change_id, sync_count) VALUES (?1, ?2, ?3, ?4)";
+            let row = params![dataset, count, id, count];
+            connection.prepare_cached(change).and_then(|mut it| it.execute(row)).expect("it is written");
+            let forget = "DELETE FROM change WHERE dataset = ?1 AND number < ?2";
+            connection
+                .prepare_cached(forget)
+                .and_then(|mut it| it.execute(params![dataset, count - 16_384]))
+                .expect("it is written");
+            run("RELEASE one");
+            records += size;
+        }
+        run("COMMIT");
+    }
+    records as f64 / begun.elapsed().as_secs_f64()
+}

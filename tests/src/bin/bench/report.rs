@@ -1,0 +1,103 @@
+//! What was measured, as a table and for machines.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+/// One figure.
+#[derive(Debug)]
+struct Figure {
+    name: String,
+    /// Ours.
+    value: f64,
+    unit: &'static str,
+    /// The limit of what is below, measured in the same run.
+    raw: Option<f64>,
+    aim: Option<Aim>,
+}
+
+/// What we want of a figure.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Aim {
+    /// At most so many times the limit.
+    TimesAtMost(f64),
+    /// At least this share of the limit.
+    ShareAtLeast(f64),
+    /// At most this, in the figure's unit.
+    AtMost(f64),
+}
+
+/// All figures so far.
+#[derive(Debug, Default)]
+pub(crate) struct Report(Vec<Figure>);
+
+impl Report {
+    /// A figure and the limit below it.
+    pub(crate) fn beside(&mut self, name: impl Into<String>, unit: &'static str, value: f64, raw: f64, aim: Aim) {
+        self.0.push(Figure { name: name.into(), value, unit, raw: Some(raw), aim: Some(aim) });
+    }
+
+    /// A figure that has a limit of its own.
+    pub(crate) fn figure(&mut self, name: impl Into<String>, unit: &'static str, value: f64, aim: Option<Aim>) {
+        self.0.push(Figure { name: name.into(), value, unit, raw: None, aim });
+    }
+
+    pub(crate) fn to_json(&self) -> Value {
+        let figure = |figure: &Figure| {
+            json!({
+                "name": figure.name,
+                "unit": figure.unit,
+                "value": figure.value,
+                "raw": figure.raw,
+                "ratio": figure.ratio(),
+                "met": figure.is_met(),
+            })
+        };
+        self.0.iter().map(figure).collect()
+    }
+}
+
+impl Figure {
+    fn ratio(&self) -> Option<f64> {
+        self.raw.map(|raw| self.value / raw)
+    }
+
+    fn is_met(&self) -> Option<bool> {
+        let ratio = self.ratio().unwrap_or(f64::NAN);
+        self.aim.map(|aim| match aim {
+            Aim::TimesAtMost(times) => ratio <= times,
+            Aim::ShareAtLeast(share) => ratio >= share,
+            Aim::AtMost(most) => self.value <= most,
+        })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            formatter,
+            "| figure | ours | limit below | ratio | aim | |\n| --- | ---: | ---: | ---: | --- | --- |"
+        )?;
+        for figure in &self.0 {
+            let Figure { name, value, unit, raw, aim } = figure;
+            let number = |number: f64| if number < 100.0 { format!("{number:.2}") } else { format!("{number:.0}") };
+            let raw = raw.map(|raw| format!("{} {unit}", number(raw))).unwrap_or_default();
+            let ratio = figure.ratio().map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
+            let aim = match aim {
+                Some(Aim::TimesAtMost(times)) => format!("at most {times} times"),
+                Some(Aim::ShareAtLeast(share)) => format!("at least {share}"),
+                Some(Aim::AtMost(most)) => format!("at most {} {unit}", number(*most)),
+                None => String::new(),
+            };
+            let met = figure.is_met().map_or("", |met| if met { "met" } else { "not met" });
+            writeln!(formatter, "| {name} | {} {unit} | {raw} | {ratio} | {aim} | {met} |", number(*value))?;
+        }
+        Ok(())
+    }
+}
+
+/// The median of some measurements.
+pub(crate) fn median(mut measured: Vec<f64>) -> f64 {
+    measured.sort_by(f64::total_cmp);
+    measured[measured.len() / 2]
+}

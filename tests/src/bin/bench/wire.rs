@@ -1,0 +1,69 @@
+//! Bytes on the wire, counted by a proxy: bodies as they travel, compressed.
+
+use tests::harness::{Device, Fault, Folder, Proxy, Server, movies};
+
+use crate::data::{Xorshift, generated, put_lines};
+use crate::report::{Aim, Report};
+
+pub(crate) fn measure(report: &mut Report) {
+    let folder = Folder::new();
+    let server = Server::start(&folder.path("server"));
+    let token = server.token("ada");
+    let proxy = Proxy::start(server.url(), |_| Fault::Pass);
+    let device = |name: &str| Device::new(&folder, name).at(&proxy.url()).with_token(&token);
+    let writer = device("writer");
+
+    let records = generated();
+    records.chunks(1_000).map(put_lines).for_each(|lines| drop(writer.ok_with_input(&["apply", "items", "-"], &lines)));
+    let films: Vec<serde_json::Value> = serde_json::from_str(&movies()).expect("it is JSON");
+    let films: Vec<_> = films.into_iter().enumerate().map(|(at, film)| (format!("{at:05}"), film)).collect();
+    films.chunks(1_000).map(put_lines).for_each(|lines| drop(writer.ok_with_input(&["apply", "films", "-"], &lines)));
+    writer.sync();
+
+    for (dataset, what, zstd, gzip) in
+        [("items", "the generated set", 690.0, 730.0), ("films", "movies.json", 128.0, 128.0)]
+    {
+        for (encoding, most) in [("zstd", zstd), ("gzip", gzip)] {
+            let reader = device(&format!("{dataset}-{encoding}"));
+            proxy.accept_only(Some(encoding));
+            let before = proxy.bytes();
+            reader.ok(&["sync", dataset]);
+            let kilobytes = (proxy.bytes().answers - before.answers) as f64 / 1e3;
+            report.figure(format!("first pull of {what}, {encoding}"), "KB", kilobytes, Some(Aim::AtMost(most)));
+        }
+    }
+    proxy.accept_only(None);
+
+    let mut random = Xorshift(7);
+    let mut edits = std::collections::BTreeMap::new();
+    while edits.len() < 1_000 {
+        let (key, mut value) = records[random.below(records.len())].clone();
+        value["n"] = random.below(1_000_000).into();
+        edits.insert(key, value);
+    }
+    let reader = device("items-zstd");
+    let edits: Vec<_> = edits.into_iter().collect();
+    writer.ok_with_input(&["apply", "items", "-"], &put_lines(&edits));
+    let before = proxy.bytes();
+    writer.ok(&["sync", "items"]);
+    let pushed = (proxy.bytes().requests - before.requests) as f64 / 1e3;
+    report.figure("push of 1,000 edits of a number, one transaction", "KB", pushed, Some(Aim::AtMost(7.0)));
+    let before = proxy.bytes();
+    reader.ok(&["sync", "items"]);
+    let pulled = (proxy.bytes().answers - before.answers) as f64 / 1e3;
+    report.figure("pull of them by another device", "KB", pulled, None);
+
+    for number in 0..100 {
+        writer.ok(&["put", &format!("many{number}"), "a", "1"]);
+    }
+    writer.sync();
+    let many: Vec<_> = (0..100).map(|number| format!("many{number}")).collect();
+    for (names, most) in [(&many[..1], 200.0), (&many[..], 3_000.0)] {
+        let before = proxy.bytes();
+        let names: Vec<_> = std::iter::once("sync").chain(names.iter().map(String::as_str)).collect();
+        writer.ok(&names);
+        let after = proxy.bytes();
+        let bytes = (after.requests - before.requests + after.answers - before.answers) as f64;
+        report.figure(format!("in-sync check, datasets: {}", names.len() - 1), "bytes", bytes, Some(Aim::AtMost(most)));
+    }
+}

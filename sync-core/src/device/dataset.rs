@@ -368,7 +368,10 @@ impl DeviceDb {
         context: &mut Context<'_>,
     ) -> Result<(Changes, Absorbed), DeviceError> {
         let now = context.now;
-        let (changes, absorbed, only_complete) = self.change(|connection| {
+        // A page with more to come is staged. If a loss of power undoes that, the pull goes on where it was before.
+        let page = response.as_ref().filter(|response| response.push.is_none()).and_then(|it| it.page.as_ref());
+        let only_staged = page.is_some_and(|page| page.next.is_some());
+        let take_in = |connection: &Connection| {
             let replica = StoredReplica::find(connection, address)?;
             let (plan, answered) = plan_answer(&replica, request, response.as_ref(), context)?;
             let mut unchanged = plan.writes.is_empty();
@@ -384,7 +387,9 @@ impl DeviceDb {
                 mark_synced(connection, address, now)?;
             }
             Ok((changes, absorbed, complete && unchanged))
-        })?;
+        };
+        let taken = if only_staged { self.change_without_waiting(take_in) } else { self.change(take_in) };
+        let (changes, absorbed, only_complete) = taken?;
         if only_complete {
             // Many datasets are in sync most of the time, and each would wait for the disk just for this.
             self.change_without_waiting(|connection| mark_synced(connection, address, now))?;

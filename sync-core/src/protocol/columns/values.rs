@@ -73,12 +73,7 @@ pub(super) fn write(values: &[&Value], to: &mut Writer) {
 }
 
 fn write_maps(maps: &[&BTreeMap<String, Value>], to: &mut Writer) {
-    let mut columns: BTreeMap<&str, Vec<(usize, &Value)>> = BTreeMap::new();
-    for (row, map) in maps.iter().enumerate() {
-        for (name, value) in *map {
-            columns.entry(name).or_default().push((row, value));
-        }
-    }
+    let columns = by_name(maps);
     let entries: usize = maps.iter().map(|map| map.len()).sum();
     if columns.len() > NAMES_MAX && entries < columns.len() * NAME_USES_MIN {
         to.number(1);
@@ -89,12 +84,32 @@ fn write_maps(maps: &[&BTreeMap<String, Value>], to: &mut Writer) {
     }
     to.number(0);
     to.length(columns.len());
-    to.texts(columns.keys().map(|name| name.as_bytes()));
+    to.texts(columns.iter().map(|(name, _)| name.as_bytes()));
     for (name, column) in columns {
         to.count_bytes(name.len() * column.len());
         write_rows(maps.len(), column.iter().map(|(row, _)| *row), column.len(), to);
         write(&column.into_iter().map(|(_, value)| value).collect::<Vec<_>>(), to);
     }
+}
+
+/// The columns of maps, in order of their names. A value has its row.
+fn by_name<'a>(maps: &[&'a BTreeMap<String, Value>]) -> Vec<(&'a str, Vec<(usize, &'a Value)>)> {
+    let mut columns: Vec<(&str, Vec<(usize, &Value)>)> = Vec::new();
+    for (row, map) in maps.iter().enumerate() {
+        // Both are in order, and most maps have the names of those before.
+        let mut at = 0;
+        for (name, value) in *map {
+            if columns.get(at).is_none_or(|(here, _)| *here != name) {
+                at += columns[at..].partition_point(|(here, _)| *here < name.as_str());
+            }
+            if columns.get(at).is_none_or(|(here, _)| *here != name) {
+                columns.insert(at, (name, Vec::new()));
+            }
+            columns[at].1.push((row, value));
+            at += 1;
+        }
+    }
+    columns
 }
 
 /// Which of `all` rows are there: all of them, or gaps between those that are there or, if these are fewer, not.
@@ -192,7 +207,7 @@ fn read_maps(count: usize, depth: usize, from: &mut Reader<'_>) -> Result<Vec<BT
     if !names.is_sorted_by(|a, b| a < b) {
         return Err(names_out_of_order());
     }
-    let mut maps = vec![BTreeMap::new(); count];
+    let mut maps = vec![Vec::new(); count];
     for name in names {
         let name = text(name)?;
         let rows = read_rows(count, from)?;
@@ -201,7 +216,8 @@ fn read_maps(count: usize, depth: usize, from: &mut Reader<'_>) -> Result<Vec<BT
         let mut values = read(there, depth, from)?.into_iter();
         rows.each(count, |row| maps[row].extend(values.next().map(|value| (name.clone(), value))));
     }
-    Ok(maps)
+    // In order already, which is a quick way to make a map.
+    Ok(maps.into_iter().map(BTreeMap::from_iter).collect())
 }
 
 const fn names_out_of_order() -> InvalidBlock {

@@ -60,10 +60,6 @@ pub enum InvalidValue {
     TooDeep,
 }
 
-/// The extension type of MessagePack that is no value: messages keep it for blocks of columns.
-pub(crate) const RESERVED_KIND: i8 = 0x43;
-const RESERVED: &str = "the extension type 67 is not one of values";
-
 /// Whole floats up to here are integers; integers beyond it cannot be JSON numbers.
 const SAFE_INT_MAX: i64 = 1 << 53;
 
@@ -379,11 +375,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
                 let Value::Bytes(bytes) = content else {
                     return Err(de::Error::custom("an extension holds bytes"));
                 };
-                if kind == RESERVED_KIND {
-                    Err(de::Error::custom(RESERVED))
-                } else {
-                    Ok(Value::Unknown { kind, bytes })
-                }
+                Ok(Value::Unknown { kind, bytes })
             }
         }
         deserializer.deserialize_any(Extension)
@@ -402,7 +394,6 @@ fn untag(fields: BTreeMap<String, Value>) -> Result<Value, String> {
         ("unknown", Value::Text(text)) => {
             let (kind, content) = text.split_once(':').unwrap_or(("", ""));
             match (kind.parse(), BASE64.decode(content)) {
-                (Ok(RESERVED_KIND), _) => Err(RESERVED.to_owned()),
                 (Ok(kind), Ok(bytes)) => Ok(Value::Unknown { kind, bytes }),
                 _ => Err("`$unknown` must be a kind, a colon and base64".to_owned()),
             }

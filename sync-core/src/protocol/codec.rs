@@ -135,13 +135,11 @@ fn scan_message_pack(bytes: &[u8]) -> Result<(), InvalidMessage> {
         let skip = usize::try_from(skip).map_err(|_| short())?;
         let (skipped, after) = rest.split_at_checked(skip).ok_or_else(short)?;
         rest = after;
-        if let Some(block) = columns::block_in(marker, skipped) {
-            let Cost { values: more, bytes: unfolded } = columns::cost(block).map_err(|error| malformed(&error))?;
-            values = values.saturating_add(more);
-            bytes_unfolded = bytes_unfolded.saturating_add(unfolded);
-            if bytes_unfolded > MESSAGE_BYTES_MAX {
-                return Err(InvalidMessage::TooLarge);
-            }
+        let Cost { values: more, bytes: unfolded } = columns::cost(marker, skipped);
+        values = values.saturating_add(more);
+        bytes_unfolded = bytes_unfolded.saturating_add(unfolded);
+        if bytes_unfolded > MESSAGE_BYTES_MAX {
+            return Err(InvalidMessage::TooLarge);
         }
         // The decoder would take such a text for bytes.
         if matches!(marker, 0xa0..=0xbf | 0xd9..=0xdb) && std::str::from_utf8(skipped).is_err() {

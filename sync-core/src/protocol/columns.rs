@@ -33,12 +33,11 @@ use std::marker::PhantomData;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::model::value::RESERVED_KIND;
 use crate::protocol::columns::reader::Reader;
 use crate::protocol::columns::writer::Writer;
 
 /// The extension type of a block.
-const EXTENSION: i8 = RESERVED_KIND;
+const EXTENSION: i8 = 0x43;
 
 /// The one way to write a block so far.
 const VERSION: u64 = 1;
@@ -69,16 +68,12 @@ pub(crate) struct Cost {
     pub(crate) bytes: usize,
 }
 
-/// The block in a value of MessagePack, given its marker and what is behind that; nothing if it is something else.
-pub(crate) fn block_in(marker: u8, content: &[u8]) -> Option<&[u8]> {
+/// What a value of MessagePack says that it unfolds to, given its marker and what is behind that. Reading a block costs
+/// no more; what is none, or cannot be read as one, costs nothing.
+pub(crate) fn cost(marker: u8, content: &[u8]) -> Cost {
     let is_extension = matches!(marker, 0xc7..=0xc9 | 0xd4..=0xd8);
-    let (kind, block) = content.split_first()?;
-    (is_extension && *kind == EXTENSION as u8).then_some(block)
-}
-
-/// What a block says that it unfolds to; reading it costs no more.
-pub(crate) fn cost(block: &[u8]) -> Result<Cost, InvalidBlock> {
-    Ok(Reader::open(block)?.left())
+    let block = content.split_first().filter(|(kind, _)| is_extension && **kind == EXTENSION as u8);
+    block.and_then(|(_, block)| Reader::open(block).ok()).map(|block| block.left()).unwrap_or_default()
 }
 
 fn to_block<T: Columns>(rows: &[T]) -> Vec<u8> {

@@ -48,8 +48,7 @@ pub(crate) fn value() -> impl Strategy<Value = Value> {
         number(),
         ".{0,40}".prop_map(Value::Text),
         vec(any::<u8>(), 0..40).prop_map(Value::Bytes),
-        (any::<i8>().prop_filter("67 is reserved", |kind| *kind != 67), vec(any::<u8>(), 0..20))
-            .prop_map(|(kind, bytes)| Value::Unknown { kind, bytes }),
+        (any::<i8>(), vec(any::<u8>(), 0..20)).prop_map(|(kind, bytes)| Value::Unknown { kind, bytes }),
     ];
     leaf.prop_recursive(4, 40, 6, |inner| {
         prop_oneof![

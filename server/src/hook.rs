@@ -180,7 +180,7 @@ fn traced(request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
 
 async fn read(request: reqwest::RequestBuilder) -> Result<Vec<u8>, HookError> {
     let mut response = traced(request).send().await.map_err(HookError::Unreachable)?;
-    if !response.status().is_success() {
+    if response.status() != reqwest::StatusCode::OK {
         return Err(HookError::Status(response.status().as_u16()));
     }
     let mut body = Vec::new();

@@ -65,7 +65,8 @@ impl Service {
         if let Linked { target, moved_from: Some(source), renamed } = &linked {
             self.resolved.lock().clear();
             self.hints.link(source, target);
-            tracing::info!(%source, %target, renamed = renamed.len(), "linked identity `{source}` to `{target}`");
+            // Not `target`, which is where the log says who logs.
+            tracing::info!(%source, identity = %target, renamed = renamed.len(), "linked identity `{source}` to `{target}`");
         }
         Ok(linked)
     }

@@ -131,5 +131,11 @@ fn linked_logins_see_one_set_of_datasets_and_their_devices_go_on_without_loss() 
     }
     assert_eq!(phone.json(&["parked"]), json!([]));
     assert_eq!(phone.json(&["status"])["identity"], identity["identity"]);
-    assert!(world.server.log().contains("linked identity"), "{}", world.server.log());
+    let log = world.server.log();
+    let line = log.lines().find(|line| line.contains("linked identity")).expect("a link is logged");
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!(
+        (&line["identity"], &line["target"]),
+        (&identity["identity"], &json!("syncline_server::service::identities"))
+    );
 }

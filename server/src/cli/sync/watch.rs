@@ -18,7 +18,7 @@ use crate::clock::{Draw, SystemRandom};
 /// How long a stream may be silent. A server says within this time that it is alive.
 const SILENCE_MAX: Duration = Duration::from_secs(90);
 /// How often it is looked whether somebody else has written to the file.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// The stream of events, and when it last brought anything.
 struct Stream {

@@ -28,8 +28,9 @@ const DECODE_BYTES_INLINE: usize = 64 << 10;
 pub(super) fn formats(headers: &HeaderMap) -> Result<Formats, HttpError> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let request = text(header::CONTENT_TYPE).and_then(Format::from_media_type);
-    let request = request
-        .ok_or(HttpError::UnsupportedMediaType("the body's Content-Type is application/msgpack or application/json"))?;
+    let request = request.ok_or(HttpError::UnsupportedMediaType(
+        "the body's Content-Type must be application/msgpack or application/json",
+    ))?;
     let accepted = text(header::ACCEPT).unwrap_or_default().split(',').find_map(Format::from_media_type);
     Ok(Formats { request, response: accepted.unwrap_or(request) })
 }

@@ -288,7 +288,7 @@ async fn patch(
         DELTA => Change::Merge(message::parse(&app, &headers, bytes, Format::Json).await?),
         _ => {
             return Err(HttpError::UnsupportedMediaType(
-                "the body's Content-Type is application/merge-patch+json or application/vnd.syncline.delta+json",
+                "the body's Content-Type must be application/merge-patch+json or application/vnd.syncline.delta+json",
             ));
         }
     };

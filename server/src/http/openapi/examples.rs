@@ -50,7 +50,7 @@ fn errors() -> Vec<HttpError> {
         HttpError::from(TokenError::Expired),
         HttpError::TooSlow,
         HttpError::TooLarge { bytes_max: 8 << 20 },
-        HttpError::UnsupportedMediaType("the body's Content-Type is application/msgpack or application/json"),
+        HttpError::UnsupportedMediaType("the body's Content-Type must be application/msgpack or application/json"),
         HttpError::Panicked,
     ];
     of_service.into_iter().map(HttpError::from).chain(of_http).collect()

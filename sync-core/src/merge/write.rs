@@ -303,15 +303,15 @@ pub fn plan_retry(
     let Some(parked) = replica.parked(id)? else {
         return Err(WriteError::NotFound(format!("nothing is parked under {id}")));
     };
+    let mut stack = Stack::over_base(replica)?;
     // A unit may hold several groups that lay over each other: of each record the first base and the last value.
     let mut patches: BTreeMap<RecordKey, ParkedPatch> = BTreeMap::new();
     for patch in parked.patches {
         match patches.get_mut(&patch.key) {
-            Some(lower) => (lower.value, lower.device_time) = (patch.value, patch.device_time),
+            Some(lower) => lay_over(&stack.policies, lower, patch),
             None => drop(patches.insert(patch.key.clone(), patch)),
         }
     }
-    let mut stack = Stack::over_base(replica)?;
     let mut superseded = Vec::new();
     let mut back = Vec::new();
     for patch in patches.into_values() {
@@ -361,6 +361,19 @@ pub fn plan_retry(
     let (mut writes, changes) = stack.into_writes();
     writes.push(Write::Unpark(id));
     Ok(Plan { writes, changes })
+}
+
+/// Lays a later patch of a unit over an earlier one of the same record. A group may have lain between them that stayed,
+/// because nothing stands on it: what that one changed is not the unit's to bring back.
+fn lay_over(policies: &Policies, lower: &mut ParkedPatch, upper: ParkedPatch) {
+    let ParkedPatch { key, under, value, device_time } = upper;
+    let own = value.as_ref().filter(|_| under != lower.value).and_then(|value| {
+        let policy = policies.of_record(key.as_str(), under.as_ref(), Some(value));
+        let delta = delta::diff(policies, policy, under.as_ref(), value)?;
+        delta::apply(&delta, lower.value.as_ref()).ok()
+    });
+    lower.value = own.or(value);
+    lower.device_time = device_time;
 }
 
 /// Whether a change is a sum of its own: a counter's or a set's, which a later write does not replace.

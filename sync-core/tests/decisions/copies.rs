@@ -110,3 +110,25 @@ fn a_parked_counter_that_both_copies_retry_counts_once() {
     phone.sync(&mut server);
     assert_eq!(phone.visible(), "n=5 nb=2");
 }
+
+#[test]
+fn a_unit_that_is_retried_brings_only_what_its_own_groups_added() {
+    let mut server = TinyServer::new();
+    let mut phone = Device::with_policies(1, policies());
+    phone.limits.group_patches_max = 2;
+    phone.write("l=1 n=1");
+    let request = phone.request(true).expect("it has something to push");
+    phone.write("m=1 n=3");
+    phone.write("l=2 n=7");
+    server.limits.records_max = 0;
+    let response = server.sync(&request);
+    phone.absorb(&request, response);
+    assert_eq!(phone.pending(), "sealed m=1 n=2", "what adds to the counter only stays");
+    server.limits.records_max = 10;
+    let id = *phone.replica.parked_units().keys().next().expect("the others are parked");
+    let mut context = Context { now: phone.now, random: &mut phone.random };
+    let plan = plan_retry(&phone.replica, phone.id, id, &Limits::default(), &mut context).unwrap();
+    phone.execute(&plan);
+    phone.sync(&mut server);
+    assert_eq!(phone.visible(), "l=2 m=1 n=7");
+}

@@ -27,7 +27,10 @@ struct Arguments {
     json: Option<std::path::PathBuf>,
 }
 
-const GROUPS: [(&str, fn(&mut Report)); 5] = [
+/// Measures the figures of a group.
+type Measure = fn(&mut Report);
+
+const GROUPS: [(&str, Measure); 5] = [
     ("put", device::measure),
     ("push", pushes::measure),
     ("pull", pulls::measure),

@@ -10,6 +10,9 @@ use crate::report::{Aim, Report, median};
 
 const ROUNDS: usize = 5;
 
+/// Key, count, value, device, and both times of a record.
+type Row = (Vec<u8>, i64, Vec<u8>, Option<Vec<u8>>, i64, i64);
+
 pub(crate) fn measure(report: &mut Report) {
     let folder = Folder::new();
     let server = Server::start(&folder.path("server"));
@@ -46,12 +49,11 @@ fn raw(source: &Device, folder: &Folder, round: usize) -> f64 {
     connection.execute_batch("PRAGMA synchronous = FULL").expect("the setting is taken");
     let attach = "ATTACH ?1 AS source";
     connection.execute(attach, [source.file().to_str().expect("a path in UTF-8")]).expect("it is attached");
-    let mut rows: Vec<(Vec<u8>, i64, Vec<u8>, Option<Vec<u8>>, i64, i64)> = Vec::new();
     let mut select = connection
         .prepare("SELECT key, count, value, modified_by, modified_at, device_time FROM source.base")
         .expect("it is a statement");
     let found = select.query_map([], |row| row.try_into()).expect("it is read");
-    rows.extend(found.map(|row| row.expect("it is a row")));
+    let rows: Vec<Row> = found.map(|row| row.expect("it is a row")).collect();
     drop(select);
     assert_eq!(rows.len(), RECORDS);
     let begun = Instant::now();

@@ -64,15 +64,11 @@ pub fn plan_page(
         pull.digest = if pull.snapshot { Digest::default() } else { state.digest };
         pull.staged = 0;
     }
-    // Between pages of one position nothing was written, so no record comes twice; and before the first pull there is
-    // nothing in the base.
-    let may_repeat = pull.staged > 0 && pull.next.as_ref().map(|next| next.at) != arrived.position;
-    let may_replace = !pull.snapshot && state.cursor.is_some();
     for record in &arrived.records {
-        let staged = if may_repeat { replica.staged(&record.key)? } else { None };
-        let before = match staged {
-            None if may_replace => replica.base(&record.key)?,
-            staged => staged,
+        let before = match replica.staged(&record.key)? {
+            Some(staged) if pull.staged > 0 => Some(staged),
+            _ if pull.snapshot => None,
+            _ => replica.base(&record.key)?,
         };
         pull.digest = before.iter().fold(pull.digest, |digest, before| digest.minus(before)).plus(record);
     }

@@ -1,7 +1,7 @@
 //! Pulling: pages of records since a cursor.
 
 use sync_core::merge::push::{Head, plan_epoch};
-use sync_core::model::{EpochReason, NextPage, SyncCount, Value, limits};
+use sync_core::model::{EpochReason, NextPage, Position, SyncCount, Value, limits};
 use sync_core::protocol::{DatasetRequest, Page, Reset, Restart};
 
 use crate::error::ServiceError;
@@ -30,14 +30,15 @@ impl Pulled {
 }
 
 impl Service {
-    /// Answers a pull, or says why the device's cursor is not on the line.
+    /// Answers a pull, or says why the device's cursor is not on the line. `acked` is where a push of the same request is.
     pub(crate) async fn pull(
         &self,
         dataset: &DatasetAddress,
         request: &DatasetRequest,
+        acked: Option<Position>,
         bytes_max: usize,
     ) -> Result<Pulled, ServiceError> {
-        let result = self.read_page(dataset, request, bytes_max).await;
+        let result = self.read_page(dataset, request, acked, bytes_max).await;
         let (outcome, records) = outcome(&result);
         self.parts.metrics.pulled(outcome, records);
         result
@@ -47,6 +48,7 @@ impl Service {
         &self,
         dataset: &DatasetAddress,
         request: &DatasetRequest,
+        acked: Option<Position>,
         bytes_max: usize,
     ) -> Result<Pulled, ServiceError> {
         let standing = Standing::of(request);
@@ -72,7 +74,7 @@ impl Service {
                 }
                 LineVerdict::Restart(restart) => Pulled::Restart(restart),
                 LineVerdict::On if standing.is_below_floor(&head) => Pulled::Restart(Restart { snapshot: true }),
-                LineVerdict::On => page(&standing, read),
+                LineVerdict::On => page(&standing, acked, read),
             });
         }
         Err(self.come_again())
@@ -123,11 +125,13 @@ fn range(standing: &Standing, pull_limit: Option<u32>, bytes_max: usize) -> Reco
 }
 
 /// The page of what was read at one moment.
-fn page(standing: &Standing, read: RecordsRead) -> Pulled {
+fn page(standing: &Standing, acked: Option<Position>, read: RecordsRead) -> Pulled {
     let RecordsRead { head, records, has_more } = read;
     let position = head.lineage.position();
     let in_sync = position.is_some() && standing.cursor == position;
-    if in_sync && !standing.snapshot && standing.page.is_none() {
+    // A push that was answered before may be in an epoch that is pruned by now: the page's floor says so.
+    let is_old = acked.is_some_and(|ack| Some(ack) != position);
+    if in_sync && !standing.snapshot && standing.page.is_none() && !is_old {
         return Pulled::Unchanged;
     }
     let next = position.zip(records.last().filter(|_| has_more)).map(|(at, last)| NextPage {

@@ -176,7 +176,8 @@ impl Service {
         if complete {
             return Some(response);
         }
-        match self.pull(&address, &request, *bytes_left).await {
+        let acked = response.push.as_ref().and_then(|push| push.ack);
+        match self.pull(&address, &request, acked, *bytes_left).await {
             // The answer is full: the device asks for this dataset again.
             Ok(pulled) if *bytes_left == 0 && pulled.bytes() > 0 => {
                 tell(&mut response, &ServiceError::TooManyRequests { retry_after_ms: 0 });

@@ -50,6 +50,18 @@ async fn the_page_behind_a_push_has_what_it_wrote() {
 }
 
 #[tokio::test]
+async fn the_repeat_of_an_older_push_brings_the_floor_also_to_a_device_in_sync() {
+    let world = World::new();
+    world.push(1, 1, "a=1").await;
+    world.push(2, 1, "b=1").await;
+    let asked = DatasetRequest { cursor: world.cursor(), push: Some(push(1, 1, "a=1")), ..notes() };
+    let response = world.ask(asked).await.unwrap();
+    assert_eq!(response.push.unwrap().ack.unwrap().count, SyncCount(1));
+    let page = response.page.unwrap();
+    assert_eq!((show(&page).as_str(), page.position, page.floor), ("", world.cursor(), SyncCount::ZERO));
+}
+
+#[tokio::test]
 async fn a_pull_goes_on_until_a_page_ends_at_its_own_position() {
     let world = World::new();
     world.push(1, 1, "a=1 b=2 c=3").await;

@@ -4,6 +4,8 @@
 mod app;
 mod checks;
 mod device;
+mod history;
+mod hook;
 mod options;
 mod server;
 mod tokens;

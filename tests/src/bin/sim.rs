@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Parser;
-use tests::sim::{Mix, run};
+use tests::sim::{Mix, Options, run};
 
 /// Runs the simulator. A failing seed prints its story; the same seed always does the same.
 #[derive(Parser)]
@@ -24,6 +25,9 @@ struct Arguments {
     /// seed chooses.
     #[arg(long, value_parser = |name: &str| Mix::parse(name).ok_or("there is no such mix"))]
     mix: Option<Mix>,
+    /// Stop at the first seed that fails.
+    #[arg(long)]
+    first: bool,
 }
 
 fn main() -> ExitCode {
@@ -58,13 +62,16 @@ fn many(arguments: &Arguments) -> ExitCode {
     let seeds = arguments.start..arguments.start + arguments.runs;
     let workers = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
     let (mix, start) = (arguments.mix, arguments.start);
+    // Later seeds need not run.
+    let enough = AtomicU64::new(u64::MAX);
     let reports = std::thread::scope(|scope| {
         let worker = |worker: u64| {
             let seeds = seeds.clone().filter(move |seed| (seed - start) % workers == worker);
+            let enough = &enough;
             scope.spawn(move || {
                 let mut counts = BTreeMap::new();
                 let mut failed = Vec::new();
-                for seed in seeds {
+                for seed in seeds.take_while(|seed| *seed <= enough.load(Ordering::Relaxed)) {
                     let caught = std::panic::catch_unwind(|| run(seed, mix));
                     match caught {
                         Ok(report) => {
@@ -73,7 +80,10 @@ fn many(arguments: &Arguments) -> ExitCode {
                             }
                             failed.extend(report.violation.map(|violation| (seed, report.options.mix, violation)));
                         }
-                        Err(_) => failed.push((seed, Mix::Plain, "panicked".to_owned())),
+                        Err(_) => failed.push((seed, Options::of_seed(seed, mix).mix, "it panicked".to_owned())),
+                    }
+                    if arguments.first && !failed.is_empty() {
+                        enough.fetch_min(seed, Ordering::Relaxed);
                     }
                 }
                 (counts, failed)
@@ -91,15 +101,28 @@ fn many(arguments: &Arguments) -> ExitCode {
         failed.extend(more);
     }
     failed.sort_by_key(|(seed, ..)| *seed);
+    if arguments.first {
+        return first(&failed);
+    }
     println!("{} seeds, {} failed", arguments.runs, failed.len());
     counts.iter().for_each(|(what, count)| println!("  {count:>9} {what}"));
     for (seed, mix, violation) in failed.iter().take(20) {
-        let short: String = violation.chars().take(200).collect();
-        println!("  seed {seed} ({}): {short}", mix.name());
+        println!("  seed {seed} ({}): {}", mix.name(), short(violation));
     }
     if failed.is_empty() {
         return ExitCode::SUCCESS;
     }
     println!("Run `./dev sim --seed {}` for the story of the first.", failed[0].0);
     ExitCode::FAILURE
+}
+
+fn first(failed: &[(u64, Mix, String)]) -> ExitCode {
+    let Some((seed, mix, violation)) = failed.first() else { return ExitCode::SUCCESS };
+    println!("seed {seed} ({}): {}", mix.name(), short(violation));
+    ExitCode::FAILURE
+}
+
+/// The beginning of a violation, on one line.
+fn short(violation: &str) -> String {
+    violation.chars().take(200).map(|char| if char.is_control() { ' ' } else { char }).collect()
 }

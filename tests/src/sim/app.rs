@@ -10,6 +10,8 @@ use crate::sim::tokens::{INCREMENTS_MAX, tokens};
 
 /// Keys of records that stand alone; the first letter says the policy.
 pub(super) const PLAIN: [&str; 9] = ["l0", "k0", "r0", "a0", "e0", "s0", "m0", "f0", "x0"];
+/// The map among them: it has the most rules.
+const MAP: &str = "f0";
 /// Two records that are always written together.
 pub(super) const PAIR: [&str; 2] = ["p0", "p1"];
 /// Counters, and their total.
@@ -52,15 +54,22 @@ pub(super) fn key(key: &str) -> RecordKey {
 }
 
 /// The tokens and increments that the apps have used up.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Writers {
     tokens: u32,
     pub(super) increments: usize,
+    /// Plain records that most writes go to, so that devices get into each other's way.
+    often: [&'static str; 2],
 }
 
 pub(super) type Group = Vec<(RecordKey, Option<Value>)>;
 
 impl Writers {
+    pub(super) fn new(dice: &mut Dice) -> Self {
+        let often = if dice.per_mille(300) { [MAP; 2] } else { [(); 2].map(|()| *dice.pick(&PLAIN)) };
+        Self { tokens: 0, increments: 0, often }
+    }
+
     fn token(&mut self) -> String {
         self.tokens += 1;
         format!("w{}", self.tokens)
@@ -78,14 +87,15 @@ impl Writers {
         }
         let records = if (80..90).contains(&roll) { 2 } else { usize::from(roll >= 15) };
         for _ in 0..records {
-            let name = *dice.pick(&PLAIN);
+            let name = if dice.per_mille(800) { *dice.pick(&self.often) } else { *dice.pick(&PLAIN) };
             group.insert(key(name), self.change(name, see(name), dice));
         }
         group.into_iter().collect()
     }
 
     fn change(&mut self, name: &str, seen: Option<Value>, dice: &mut Dice) -> Option<Value> {
-        if dice.per_mille(150) && seen.is_some() && !name.starts_with('m') {
+        let removal = if name == MAP { 250 } else { 150 };
+        if dice.per_mille(removal) && seen.is_some() && !name.starts_with('m') {
             return None;
         }
         let token = self.token();
@@ -147,8 +157,7 @@ impl Writers {
                     Value::Text(lines.join("\n"))
                 }
             }
-            // Now and then longer than the server takes.
-            _ if dice.per_mille(60) => Value::Text(format!("{token} {}", "-".repeat(700))),
+            _ if dice.per_mille(60) => too_long(&token),
             _ => Value::Text(token),
         })
     }
@@ -177,10 +186,21 @@ impl Writers {
             group.insert(key(ITEMS_TOTAL), Some(Value::List(total)));
         }
         if dice.per_mille(60) {
-            let token = self.token();
-            group.insert(key("l0"), Some(Value::Text(format!("{token} {}", "-".repeat(700)))));
+            group.insert(key("l0"), Some(too_long(&self.token())));
         }
         group.into_iter().collect()
+    }
+
+    /// One increment, sometimes in one transaction with a record that may be in conflict.
+    pub(super) fn increment_beside(&mut self, see: &dyn Fn(&str) -> Option<Value>, dice: &mut Dice) -> Group {
+        let mut group = self.increment(see, dice);
+        if dice.per_mille(400) {
+            let name = *dice.pick(&["k0", "r0", "e0"]);
+            let change =
+                if dice.per_mille(400) { Some(too_long(&self.token())) } else { self.change(name, see(name), dice) };
+            group.push((key(name), change));
+        }
+        group
     }
 
     /// One increment of a counter and of the total of all counters.
@@ -197,6 +217,11 @@ impl Writers {
         let name = *dice.pick(&COUNTERS);
         vec![(key(name), plus(name)), (key(COUNTERS_TOTAL), plus(COUNTERS_TOTAL))]
     }
+}
+
+/// A text that is longer than the server takes.
+fn too_long(token: &str) -> Value {
+    Value::Text(format!("{token} {}", "-".repeat(700)))
 }
 
 /// An item of the ledger with one more token.

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sync_core::model::{Overwritten, RecordKey, Value};
+use sync_core::conflict::{Cause, LogEntry, Side};
+use sync_core::model::{Overwritten, RecordKey, Timestamp, Value};
+use sync_core::policy::Policy;
 
 use crate::sim::app::{COUNTERS, COUNTERS_TOTAL, ITEMS, ITEMS_TOTAL, PAIR, key};
 use crate::sim::tokens::{INCREMENTS_MAX, KeptAside, digits, tokens};
@@ -25,25 +27,75 @@ pub(super) struct Ledger {
     pub(super) deleted: BTreeMap<String, String>,
     /// Tokens that were pending when a device's file was copied, and may be written more than once.
     pub(super) may_return: BTreeSet<String>,
+    /// The writes behind the tokens.
+    edits: BTreeMap<String, Edit>,
+    /// What a device saw when it removed a record: if it writes where nothing is, it has seen that, too.
+    under_removals: BTreeMap<(String, RecordKey), BTreeSet<String>>,
+}
+
+/// A write as the app made it.
+#[derive(Clone, Debug)]
+struct Edit {
+    /// When, by the device's clock.
+    at: Timestamp,
+    /// The tokens that the app saw there.
+    over: BTreeSet<String>,
 }
 
 impl Ledger {
     /// Remembers a write: what was seen before, and what is there now.
-    pub(super) fn write(&mut self, who: &str, name: &RecordKey, before: Option<&Value>, after: Option<&Value>) {
-        let removes = after.is_none() && name.as_str().starts_with(['l', 'k', 'r', 'e']);
-        if after.is_some() {
+    pub(super) fn write(
+        &mut self,
+        who: &str,
+        at: Timestamp,
+        name: &RecordKey,
+        before: Option<&Value>,
+        after: Option<&Value>,
+    ) {
+        // A copy knows what the original knew.
+        let device = (who.trim_end_matches('\'').to_owned(), name.clone());
+        let is_set = name.as_str().starts_with('s');
+        let removes = is_set || after.is_none() && name.as_str().starts_with(['l', 'k', 'r', 'e']);
+        if after.is_some() && !is_set {
             // A removal that was still pending is not one any more.
             let under = format!("under {name}");
             self.removed.retain(|_, remover| !remover.ends_with(&under));
         }
         let (before, after) = (tokens(before), tokens(after));
         if removes {
-            self.removed.extend(before.iter().map(|token| (token.clone(), format!("{who} under {name}"))));
+            let removed = before.difference(&after);
+            self.removed.extend(removed.map(|token| (token.clone(), format!("{who} under {name}"))));
         }
         self.gone.extend(before.difference(&after).cloned());
         for token in after.difference(&before) {
             self.written.entry(token.clone()).or_insert_with(|| format!("{who} under {name}"));
+            let over = if before.is_empty() { self.under_removals.get(&device) } else { Some(&before) };
+            let edit = Edit { at, over: over.cloned().unwrap_or_default() };
+            self.edits.entry(token.clone()).or_insert(edit);
         }
+        if after.is_empty() {
+            self.under_removals.entry(device).or_default().extend(before);
+        }
+    }
+
+    /// Whether the app that wrote a token saw another one there, or one that was written over it.
+    pub(super) fn has_seen(&self, token: &str, other: &str) -> bool {
+        let mut over: Vec<&str> = vec![token];
+        let mut known = BTreeSet::new();
+        while let Some(token) = over.pop() {
+            if token == other {
+                return true;
+            }
+            if known.insert(token) {
+                over.extend(self.edits.get(token).into_iter().flat_map(|edit| &edit.over).map(String::as_str));
+            }
+        }
+        false
+    }
+
+    /// When a token was written, by the device's clock.
+    pub(super) fn edited_at(&self, token: &str) -> Option<Timestamp> {
+        self.edits.get(token).map(|edit| edit.at)
     }
 }
 
@@ -87,6 +139,65 @@ pub(super) fn compared_first(overwritten: &[&Overwritten]) -> Result<(), String>
     match overwritten.iter().find(|it| it.path.is_empty() && it.value.is_some() && compares(&it.key)) {
         Some(Overwritten { key: name, value, .. }) => Err(format!("{name} was replaced by who had not seen {value:?}")),
         None => Ok(()),
+    }
+}
+
+/// Who never loses by a policy: the local side under `keep_local` and `last_sync_wins`, the other under `keep_remote`.
+pub(super) fn loses_by_policy(entry: &LogEntry) -> Result<(), String> {
+    let never = match entry.cause {
+        Cause::Policy(Policy::KeepLocal | Policy::LastSyncWins) => Side::Local,
+        Cause::Policy(Policy::KeepRemote) => Side::Remote,
+        _ => return Ok(()),
+    };
+    match entry.losses.iter().find(|loss| loss.side == never) {
+        Some(loss) => Err(format!("{} lost as the {never:?} side, by {}", loss.key, entry.cause.name())),
+        None => Ok(()),
+    }
+}
+
+/// A claim changes no plain value of the identity.
+pub(super) fn identity_wins(who: &str, before: &Live, after: &Live) -> Result<(), String> {
+    let plain = |name: &RecordKey| name.as_str().starts_with(['l', 'k', 'r', 'a', 'e', 'p']);
+    match before.iter().find(|(name, value)| plain(name) && after.get(*name) != Some(*value)) {
+        Some((name, value)) => Err(format!("{who} claims a guest's {name} over the identity's {value:?}")),
+        None => Ok(()),
+    }
+}
+
+/// What a device sees of counters is what its base holds, and what is pending on it.
+pub(super) fn base_and_pending(who: &str, live: &Live, base: &Live, pending: &BTreeSet<usize>) -> Result<(), String> {
+    for name in COUNTERS.into_iter().chain([COUNTERS_TOTAL]) {
+        let (live, base) = (digits(live.get(&key(name))), digits(base.get(&key(name))));
+        for at in 0..INCREMENTS_MAX {
+            match (live[at] > 0, base[at] > 0) {
+                (false, true) => return Err(format!("{who} has increment {at} of {name} in its base, and hides it")),
+                (true, false) if !pending.contains(&at) => {
+                    return Err(format!("{who} shows increment {at} in {name}, which is not pending any more"));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The increments that a device sees, of each counter.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen(BTreeSet<(&'static str, usize)>);
+
+impl Seen {
+    /// Looks again: what was seen once is still there, unless it was set aside.
+    pub(super) fn again(&mut self, who: &str, live: &Live, kept: &KeptAside) -> Result<(), String> {
+        let names = COUNTERS.into_iter().chain([COUNTERS_TOTAL]);
+        let in_counter = |name| {
+            let digits = digits(live.get(&key(name)));
+            (0..INCREMENTS_MAX).filter(move |at| digits[*at] > 0).map(move |at| (name, at))
+        };
+        let before = std::mem::replace(&mut self.0, names.flat_map(in_counter).collect());
+        match before.difference(&self.0).find(|(_, at)| !kept.increments.contains(at)) {
+            Some((name, at)) => Err(format!("{who} saw increment {at} in {name}, and does not see it any more")),
+            None => Ok(()),
+        }
     }
 }
 

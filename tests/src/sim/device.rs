@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use sync_core::client::exchange::{Absorbed, plan_answer, plan_request, plan_response};
 use sync_core::client::memory::MemoryReplica;
 use sync_core::client::session::{Failure, Input, Output, RequestId, Session, SessionConfig, SessionEnd};
+use sync_core::conflict::LogEntry;
 use sync_core::merge::replica::{GroupHeader, PendingPatch, Plan, Replica as _};
 use sync_core::merge::stack::Context;
 use sync_core::model::{ChangeId, DatasetName, DeviceId, Limits, RecordKey, Timestamp};
@@ -47,6 +48,8 @@ pub(super) struct Device {
     limits: Limits,
     limits_version: Option<u32>,
     requests: u64,
+    /// The last entry of the conflict log that was read.
+    read: u64,
 }
 
 /// What a step of a device came to.
@@ -78,6 +81,7 @@ impl Device {
             limits,
             limits_version: None,
             requests: 0,
+            read: 0,
         }
     }
 
@@ -105,6 +109,19 @@ impl Device {
 
     pub(super) fn is_syncing(&self) -> bool {
         self.running.is_some()
+    }
+
+    /// Whether it has received an answer that it has not absorbed.
+    pub(super) fn has_answer(&self) -> bool {
+        let absorbs = |output: &Output| matches!(output, Output::Absorb { .. });
+        self.running.as_ref().is_some_and(|running| running.outputs.iter().any(absorbs))
+    }
+
+    /// What has come to the conflict log since it was last read.
+    pub(super) fn read_log(&mut self) -> Vec<LogEntry> {
+        let new: Vec<_> = self.replica.log().range(self.read + 1..).collect();
+        self.read = new.last().map_or(self.read, |(id, _)| **id);
+        new.into_iter().map(|(_, entry)| entry.clone()).collect()
     }
 
     /// Begins a session.
@@ -208,14 +225,22 @@ impl Device {
         first.and(rest)
     }
 
+    /// What is pending, by change id, also of the guest.
+    pub(super) fn all_pending_aside(&self) -> BTreeMap<ChangeId, KeptAside> {
+        let mut all = aside(&self.guest);
+        all.extend(self.pending_aside());
+        all
+    }
+
     /// What is pending, by change id.
     pub(super) fn pending_aside(&self) -> BTreeMap<ChangeId, KeptAside> {
-        let aside = |(header, patches): (GroupHeader, Vec<(RecordKey, PendingPatch)>)| {
-            let mut kept = KeptAside::default();
-            patches.iter().for_each(|(_, patch)| kept.add(patch.under.as_ref(), patch.value.as_ref()));
-            (header.change_id, kept)
-        };
-        self.replica.pending().into_iter().map(aside).collect()
+        aside(&self.replica)
+    }
+
+    /// Whether a group of this change id is pending.
+    pub(super) fn has_pending(&self, change: ChangeId) -> bool {
+        let groups = |replica: &MemoryReplica| replica.groups().expect("memory does not fail");
+        [&self.replica, &self.guest].into_iter().flat_map(groups).any(|group| group.change_id == change)
     }
 
     /// The groups in flight, for the story.
@@ -272,4 +297,13 @@ impl Device {
         let state = self.replica.state().expect("memory does not fail");
         self.replica.pending().is_empty() && state.in_flight.is_none() && state.pull.is_none() && !state.deleting
     }
+}
+
+fn aside(replica: &MemoryReplica) -> BTreeMap<ChangeId, KeptAside> {
+    let aside = |(header, patches): (GroupHeader, Vec<(RecordKey, PendingPatch)>)| {
+        let mut kept = KeptAside::default();
+        patches.iter().for_each(|(key, patch)| kept.add(key, patch.under.as_ref(), patch.value.as_ref()));
+        (header.change_id, kept)
+    };
+    replica.pending().into_iter().map(aside).collect()
 }

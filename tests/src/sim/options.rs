@@ -80,7 +80,7 @@ impl Options {
             page_records: *dice.pick(&[1, 2, 3, 50]),
             group_patches: *dice.pick(&[4, 6, 1024]),
             fenced: dice.per_mille(500),
-            delete_wins: dice.per_mille(200),
+            delete_wins: dice.per_mille(400),
             json: dice.per_mille(300),
         }
     }

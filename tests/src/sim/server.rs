@@ -10,13 +10,14 @@ use std::task::{Context, Poll, Waker};
 use async_trait::async_trait;
 use sync_core::merge::push::{Commit, View};
 use sync_core::model::{
-    ChangeId, Compare, DatasetName, DeviceId, Group, Limits, Owner, PatchOp, Position, Random as _, RecordPatch,
-    SyncCount, Timestamp, Value, limits,
+    ChangeId, Compare, DatasetName, DeviceId, Group, Limits, Owner, PatchOp, Position, Random as _, Record,
+    RecordPatch, RecordState, RemovalReason, SyncCount, Timestamp, Value,
 };
 use sync_core::protocol::{DatasetRequest, Format, PROTOCOL_VERSION, Push, SyncRequest, SyncResponse, decode};
 use syncline_server::auth::policy::Caller;
 use syncline_server::clock::{Clock, RandomSource, Sleep};
 use syncline_server::error::ServiceError;
+use syncline_server::service::hook::PushHook;
 use syncline_server::service::{Service, ServiceParts, ServiceSettings};
 use syncline_server::store::directory::Directory;
 use syncline_server::store::memory::{MemorySnapshot, MemoryStore};
@@ -26,6 +27,7 @@ use syncline_server::store::{
 
 use crate::dice::Dice;
 use crate::sim::app::key;
+use crate::sim::hook::Hook;
 
 /// Gives others a turn, once.
 struct Turn(bool);
@@ -130,6 +132,10 @@ impl Sleep for SimSleep {
     }
 }
 
+fn processes(parts: &ServiceParts, settings: &ServiceSettings) -> [Arc<Service>; 3] {
+    [(); 3].map(|()| Arc::new(Service::new(parts.clone(), settings.clone())))
+}
+
 type Answer = Result<SyncResponse, ServiceError>;
 
 /// A request that the server is working on.
@@ -142,7 +148,8 @@ struct Task {
 /// The server of the simulation.
 pub(super) struct Server {
     store: MemoryStore,
-    service: Arc<Service>,
+    /// Processes over one store: two for the devices, one for others.
+    services: [Arc<Service>; 3],
     parts: ServiceParts,
     settings: ServiceSettings,
     tasks: Vec<Task>,
@@ -154,13 +161,15 @@ pub(super) struct Server {
 /// Values longer than this are refused by the server alone.
 pub(super) const VALUE_BYTES_MAX: usize = 600;
 
+/// How long the server keeps tombstones.
+const TOMBSTONE_AGE_MS: i64 = 60_000;
 /// The record that others than the devices write.
 const OTHERS: &str = "j0";
 /// Pushes of each device that are remembered: few, so that a device that was put back finds its older ones forgotten.
 const PUSHES_REMEMBERED: usize = 2;
 
 impl Server {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64, hooked: bool) -> Self {
         let store = MemoryStore::forgetful(PUSHES_REMEMBERED);
         let commits = Arc::new(Mutex::new(Vec::new()));
         let clock = Arc::new(AtomicI64::new(1_700_000_000_000));
@@ -169,16 +178,16 @@ impl Server {
             clock: Arc::new(SimClock(Arc::clone(&clock))),
             random: Arc::new(SimRandom(Mutex::new(Dice::new(seed ^ 0x7365_7276_6572)))),
             sleep: Arc::new(SimSleep),
-            hook: None,
+            hook: hooked.then(|| Arc::new(Hook) as Arc<dyn PushHook>),
             metrics: Arc::default(),
         };
         let limits = Limits { value_bytes_max: VALUE_BYTES_MAX, ..Limits::default() };
-        let settings = ServiceSettings { limits, tombstone_age_ms: 60_000, ..ServiceSettings::default() };
-        let service = Arc::new(Service::new(parts.clone(), settings.clone()));
+        let settings = ServiceSettings { limits, tombstone_age_ms: TOMBSTONE_AGE_MS, ..ServiceSettings::default() };
+        let services = processes(&parts, &settings);
         let owner = Owner::parse("sim:one").expect("it is a valid owner");
         let name = DatasetName::parse("ledger").expect("it is a valid name");
         let dataset = DatasetAddress { owner, name };
-        Self { store, service, parts, settings, tasks: Vec::new(), commits, clock, dataset }
+        Self { store, services, parts, settings, tasks: Vec::new(), commits, clock, dataset }
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -193,16 +202,20 @@ impl Server {
         &self.store
     }
 
-    /// Takes a request as it came from the network.
-    pub(super) fn accept(&mut self, from: usize, id: u64, bytes: &[u8], format: Format) {
+    /// Takes a request as it came from the network. Says whether it is ahead of the server, in its newest epoch.
+    pub(super) fn accept(&mut self, from: usize, id: u64, bytes: &[u8], format: Format) -> bool {
         let request: SyncRequest = match decode(bytes, format) {
             Ok(request) => request,
             Err(error) => panic!("the server could not read what a device wrote: {error}"),
         };
-        let service = Arc::clone(&self.service);
+        let line = self.store.head(&self.dataset).lineage;
+        let is_ahead = |cursor: Position| line.epoch() == Some(cursor.epoch) && cursor.count > line.count;
+        let is_ahead = request.datasets.iter().filter_map(|dataset| dataset.cursor).any(is_ahead);
+        let service = Arc::clone(&self.services[id as usize % 2]);
         let caller = Caller::Identity(self.dataset.owner.clone());
         let future = Box::pin(async move { service.sync(&caller, request).await });
         self.tasks.push(Task { from, id, future });
+        is_ahead
     }
 
     pub(super) fn is_busy(&self) -> bool {
@@ -235,19 +248,21 @@ impl Server {
         std::mem::take(&mut *self.commits.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The process ends and starts again: what was not committed is gone.
+    /// The processes end and start again: what was not committed is gone.
     pub(super) fn crash(&mut self) {
         self.tasks.clear();
-        self.service = Arc::new(Service::new(self.parts.clone(), self.settings.clone()));
+        self.services = processes(&self.parts, &self.settings);
     }
 
     pub(super) fn backup(&self) -> MemorySnapshot {
         self.store.snapshot()
     }
 
-    /// The store is put back from a backup, and the process starts again.
-    pub(super) fn restore(&mut self, backup: MemorySnapshot, fence: bool) {
-        self.crash();
+    /// The store is put back from a backup, under the running process or with a new one.
+    pub(super) fn restore(&mut self, backup: MemorySnapshot, fence: bool, restart: bool) {
+        if restart {
+            self.crash();
+        }
         self.store.restore(backup);
         if fence {
             self.run_to_end(|service| {
@@ -267,17 +282,43 @@ impl Server {
         self.sync_by_others(request);
     }
 
-    /// Writes by somebody who is not one of the devices: more commits than the server keeps tags of.
-    pub(super) fn write_many(&self, dice: &mut Dice) {
-        for sequence in 1..=limits::TAGS_REMEMBERED_MAX as u64 + 40 {
+    /// Writes by somebody who is not one of the devices.
+    pub(super) fn write_many(&self, times: u64, dice: &mut Dice) {
+        self.write_for_days(times, u64::MAX, dice);
+    }
+
+    /// Removes what these others wrote, and lets the tombstone become old.
+    pub(super) fn remove_by_others(&self, dice: &mut Dice) {
+        self.write(PatchOp::Remove(Compare::Nothing), dice);
+        self.advance(2 * TOMBSTONE_AGE_MS);
+    }
+
+    /// Others write, so many times a day.
+    pub(super) fn write_for_days(&self, times: u64, times_a_day: u64, dice: &mut Dice) {
+        for sequence in 1..=times {
+            if sequence % times_a_day == 0 {
+                self.advance(24 * 60 * 60 * 1000);
+            }
             let value = Value::Int(i64::try_from(sequence).unwrap_or_default());
-            let op = PatchOp::Replace(value, Compare::Nothing);
-            let patch = RecordPatch { key: key(OTHERS), op, base: SyncCount::ZERO, device_time: self.now() };
-            let group = Group::new(ChangeId::random(dice), vec![patch]);
-            // Each time another device, whose first push it is.
-            let push = Push { device: DeviceId::random(dice), sequence: 1, groups: vec![group] };
-            self.sync_by_others(DatasetRequest { push: Some(push), ..self.request() });
+            self.write(PatchOp::Replace(value, Compare::Nothing), dice);
         }
+    }
+
+    fn write(&self, op: PatchOp, dice: &mut Dice) {
+        let patch = RecordPatch { key: key(OTHERS), op, base: SyncCount::ZERO, device_time: self.now() };
+        let group = Group::new(ChangeId::random(dice), vec![patch]);
+        // Each time another device, whose first push it is.
+        let push = Push { device: DeviceId::random(dice), sequence: 1, groups: vec![group] };
+        self.sync_by_others(DatasetRequest { push: Some(push), ..self.request() });
+    }
+
+    /// The disk loses a record: no commit says so.
+    pub(super) fn lose(&self, record: &Record) {
+        let mut commit = Commit::on(&self.store.head(&self.dataset));
+        commit.head.digest = commit.head.digest.minus(record);
+        commit.records = vec![Record { state: RecordState::Removed(RemovalReason::Removed), ..record.clone() }];
+        let (store, dataset) = (self.store.clone(), self.dataset.clone());
+        self.run_to_end(|_| Box::pin(async move { Ok(store.commit(&dataset, commit).await.map(|_| ())?) }));
     }
 
     fn position(&self) -> Option<Position> {
@@ -314,7 +355,7 @@ impl Server {
         &self,
         work: impl FnOnce(Arc<Service>) -> Pin<Box<dyn Future<Output = Result<(), ServiceError>> + Send>>,
     ) {
-        let mut work = work(Arc::clone(&self.service));
+        let mut work = work(Arc::clone(&self.services[2]));
         let mut context = Context::from_waker(Waker::noop());
         for _ in 0..10_000 {
             if let Poll::Ready(outcome) = work.as_mut().poll(&mut context) {

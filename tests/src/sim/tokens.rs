@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use sync_core::conflict::{LogEntry, Loss, Parked};
-use sync_core::model::Value;
+use sync_core::model::{RecordKey, Value};
 
 /// Increments that fit into 64 bits.
 pub(super) const INCREMENTS_MAX: usize = 31;
@@ -53,29 +53,30 @@ pub(super) fn digits(value: Option<&Value>) -> [u8; INCREMENTS_MAX] {
 pub(super) struct KeptAside {
     pub(super) tokens: BTreeSet<String>,
     pub(super) increments: BTreeSet<usize>,
-    /// Tokens whose removal is kept aside, and so did not happen.
+    /// Tokens whose removal or replacement is kept aside, and so did not happen.
     pub(super) removals: BTreeSet<String>,
 }
 
 impl KeptAside {
     pub(super) fn add_log(&mut self, entry: &LogEntry) {
-        for Loss { under, value, .. } in &entry.losses {
-            self.add(under.as_ref(), value.as_ref());
+        for Loss { key, under, value, .. } in &entry.losses {
+            self.add(key, under.as_ref(), value.as_ref());
         }
     }
 
     pub(super) fn add_parked(&mut self, parked: &Parked) {
         for patch in &parked.patches {
-            self.add(patch.under.as_ref(), patch.value.as_ref());
+            self.add(&patch.key, patch.under.as_ref(), patch.value.as_ref());
         }
     }
 
-    pub(super) fn add(&mut self, under: Option<&Value>, value: Option<&Value>) {
-        self.tokens.extend(tokens(value));
-        if value.is_none() {
-            self.removals.extend(tokens(under));
+    pub(super) fn add(&mut self, key: &RecordKey, under: Option<&Value>, value: Option<&Value>) {
+        let (before, after) = (tokens(under), tokens(value));
+        self.removals.extend(before.difference(&after).cloned());
+        self.tokens.extend(after);
+        if key.as_str().starts_with('c') {
+            let (under, value) = (digits(under), digits(value));
+            self.increments.extend((0..INCREMENTS_MAX).filter(|at| value[*at] > under[*at]));
         }
-        let (under, value) = (digits(under), digits(value));
-        self.increments.extend((0..INCREMENTS_MAX).filter(|at| value[*at] > under[*at]));
     }
 }

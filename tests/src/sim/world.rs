@@ -1,39 +1,37 @@
 //! The world of one run: devices, a server and the network between them, and what goes wrong.
 
+mod apps;
 mod faults;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sync_core::client::memory::MemoryReplica;
 use sync_core::client::session::Failure;
-use sync_core::conflict::{LogEntry, Loss, Question, Resolution};
+use sync_core::conflict::{LogEntry, Loss};
 use sync_core::merge::push::Outcome;
 use sync_core::merge::replica::{GroupHeader, Plan, Replica as _, Write};
-use sync_core::merge::stack::Context;
-use sync_core::merge::write::{WriteError, plan_discard, plan_resolve, plan_retry, plan_write, questions};
-use sync_core::model::{ChangeId, DeviceId, Lineage, RecordKey, SyncCount, Timestamp, Value};
+use sync_core::model::{ChangeId, CommitTag, DeviceId, Lineage, Record, SyncCount, Timestamp, Value};
+use sync_core::policy::OnDelete;
 use sync_core::protocol::{ErrorBody, Format, SyncResponse, code, decode, encode};
 use syncline_server::store::memory::MemorySnapshot;
 
 use crate::dice::Dice;
-use crate::sim::app::{self, Group, Writers, merged_answer};
-use crate::sim::checks::{Ledger, Live, compared_first, nothing_lost, whole_groups};
+use crate::sim::app::{self, Writers};
+use crate::sim::checks::{
+    Ledger, Live, Seen, base_and_pending, compared_first, loses_by_policy, nothing_lost, whole_groups,
+};
 use crate::sim::device::{Device, Sent, Step};
+use crate::sim::history::History;
 use crate::sim::options::{Mix, Options};
 use crate::sim::server::Server;
-use crate::sim::tokens::{INCREMENTS_MAX, KeptAside, digits, tokens};
+use crate::sim::tokens::{KeptAside, tokens};
 use crate::sim::trace::Trace;
+use crate::sim::world::apps::LateAnswer;
 
 #[derive(Clone)]
 enum Message {
     Request { from: usize, number: u64, bytes: Vec<u8> },
     Answer { to: usize, number: u64, answer: Result<Vec<u8>, Failure> },
-}
-
-/// An answer to a question that the app gives later than it was shown.
-struct LateAnswer {
-    place: usize,
-    question: Question,
-    resolution: Resolution,
 }
 
 pub(super) struct World {
@@ -42,18 +40,37 @@ pub(super) struct World {
     server: Server,
     /// What the server held after the last commit.
     server_live: Live,
+    history: History,
     devices: Vec<Device>,
     network: Vec<Message>,
+    /// Repeats that are still to arrive, long after their time.
+    old_messages: Vec<Message>,
     writers: Writers,
     ledger: Ledger,
+    /// Which increments each device saw last.
+    seen: BTreeMap<usize, Seen>,
     /// Groups that were pending when a device's file was copied: both copies have them under one change id.
     twins: BTreeMap<ChangeId, KeptAside>,
     late_answers: Vec<LateAnswer>,
-    server_backup: Option<MemorySnapshot>,
+    /// And what it was backed up at.
+    server_backup: Option<(SyncCount, MemorySnapshot)>,
     device_backup: Option<Device>,
     restores: usize,
+    /// How often others wrote many times.
+    bursts: usize,
+    /// Some device's file was copied, or put back.
+    copied: bool,
+    /// What the server's disk lost.
+    disk_lost: Option<Record>,
+    /// When commits were made, by day.
+    days: BTreeMap<CommitTag, i64>,
+    /// Commits that were lost, of a day on which the server that was put back had none: by their epoch it is known that
+    /// they are lost.
+    lost_with_their_day: BTreeSet<CommitTag>,
     /// Since the server was put back it was told so, by a fence or by a device that was ahead of it.
     known_restored: bool,
+    /// Requests that tell it so, if they are answered.
+    telling: BTreeSet<(usize, u64)>,
     trace: Trace,
 }
 
@@ -73,22 +90,32 @@ impl World {
             device
         };
         let devices = (0..options.devices).map(device).collect();
-        let server = Server::new(seed);
+        let writers = Writers::new(&mut dice);
+        let server = Server::new(seed, matches!(options.mix, Mix::Plain | Mix::Ledger));
         Self {
             options,
             dice,
             server,
             server_live: Live::new(),
+            history: History::default(),
             devices,
             network: Vec::new(),
-            writers: Writers::default(),
+            old_messages: Vec::new(),
+            writers,
             ledger: Ledger::default(),
+            seen: BTreeMap::new(),
             twins: BTreeMap::new(),
             late_answers: Vec::new(),
             server_backup: None,
             device_backup: None,
             restores: 0,
+            bursts: 0,
+            copied: false,
+            disk_lost: None,
+            days: BTreeMap::new(),
+            lost_with_their_day: BTreeSet::new(),
             known_restored: true,
+            telling: BTreeSet::new(),
             trace: Trace::default(),
         }
     }
@@ -133,176 +160,29 @@ impl World {
         if self.twins.is_empty() {
             return Vec::new();
         }
-        let groups = |device: &Device| device.replica.groups().expect("memory does not fail");
-        let named = |device: &Device| groups(device).into_iter().map(|group| (device.place, group)).collect::<Vec<_>>();
-        self.devices.iter().flat_map(named).collect()
+        let groups = |replica: &MemoryReplica| replica.groups().expect("memory does not fail");
+        let of_device = |device: &Device| {
+            let all = [&device.replica, &device.guest].into_iter().flat_map(groups);
+            all.map(|group| (device.place, group)).collect::<Vec<_>>()
+        };
+        self.devices.iter().flat_map(of_device).collect()
     }
 
     /// A copy wrote to a group, or had to decide it again: from now on the copies' groups have two names, and the server
     /// cannot know that they are the same.
     fn notice_renamed(&mut self, before: Vec<(usize, GroupHeader)>) {
         for (place, group) in before {
-            let now = self.devices[place].replica.group(group.id).expect("memory does not fail");
-            let renamed = match now {
-                Some(now) => now.change_id != group.change_id,
-                None => !group.state.is_in_flight(),
-            };
+            let device = &self.devices[place];
+            if device.has_pending(group.change_id) {
+                continue;
+            }
+            // What was in flight and is gone has settled.
+            let is_there = device.replica.group(group.id).expect("memory does not fail").is_some();
+            let renamed = is_there || !group.state.is_in_flight();
             if let Some(twin) = renamed.then(|| self.twins.remove(&group.change_id)).flatten() {
                 self.ledger.may_return.extend(twin.tokens);
             }
         }
-    }
-
-    // Apps
-
-    fn app_writes(&mut self, place: usize) -> Checked {
-        let guest = self.options.mix == Mix::Claimed && self.dice.per_mille(250);
-        let replica = if guest { &self.devices[place].guest } else { &self.devices[place].replica };
-        let live = replica.visible();
-        let see = |name: &str| live.get(&app::key(name)).cloned();
-        let ledger = match self.options.mix {
-            Mix::Ledger => 800,
-            _ => 300,
-        };
-        let group = if self.dice.per_mille(ledger) {
-            self.writers.ledger(&see, &mut self.dice)
-        } else if self.dice.per_mille(200) {
-            self.writers.increment(&see, &mut self.dice)
-        } else {
-            self.writers.plain(&see, &mut self.dice)
-        };
-        self.write(place, guest, group)
-    }
-
-    fn write(&mut self, place: usize, guest: bool, group: Group) -> Checked {
-        let now = self.now_of(place);
-        let device = &mut self.devices[place];
-        let limits = device.limits();
-        let mut context = Context { now, random: &mut self.dice };
-        let replica = if guest { &mut device.guest } else { &mut device.replica };
-        let before = replica.visible();
-        let told = sentence(&group);
-        match plan_write(&*replica, &limits, group.clone(), &mut context) {
-            Ok(plan) => drop(replica.execute(&plan)),
-            Err(WriteError::Limit(_)) => {
-                for (key, value) in group {
-                    // Refused before it was written: it never was.
-                    self.forget(&key, before.get(&key), value.as_ref());
-                }
-                return Ok(());
-            }
-            Err(error) => return Err(format!("{}: {error}", device.name)),
-        }
-        let after = replica.visible();
-        for (key, value) in &group {
-            if after.get(key) != value.as_ref() && !is_set(key) {
-                return Err(format!("{} does not see what it wrote under {key}", device.name));
-            }
-            self.ledger.write(&device.name, key, before.get(key), value.as_ref());
-        }
-        let name = self.devices[place].name.clone();
-        self.trace.tell(&name, format!("{}writes {told}", if guest { "(guest) " } else { "" }));
-        self.trace.count("writes");
-        Ok(())
-    }
-
-    /// A write that did not happen: its increment is not missed.
-    fn forget(&mut self, key: &RecordKey, before: Option<&Value>, value: Option<&Value>) {
-        if key.as_str().starts_with('c') {
-            let (before, after) = (digits(before), digits(value));
-            self.ledger.increments_gone.extend((0..INCREMENTS_MAX).filter(|at| after[*at] > before[*at]));
-        }
-    }
-
-    fn app_answers(&mut self, place: usize, all: bool) -> Checked {
-        for late in std::mem::take(&mut self.late_answers) {
-            self.resolve(late)?;
-        }
-        let asked = questions(&self.devices[place].replica).map_err(|error| error.to_string())?;
-        for question in asked {
-            let is_ledger = question.key.as_str().starts_with('L');
-            let resolution = match self.dice.below(10) {
-                0..3 => Resolution::KeepRemote,
-                3..6 if !is_ledger => Resolution::KeepLocal,
-                _ if is_ledger => Resolution::Value(Some(merged_answer(
-                    question.remote.as_ref(),
-                    question.base.as_ref(),
-                    question.local.as_ref(),
-                ))),
-                _ => Resolution::Value(question.local.clone()),
-            };
-            let answer = LateAnswer { place, question, resolution };
-            if !all && self.dice.per_mille(400) {
-                self.late_answers.push(answer);
-            } else {
-                self.resolve(answer)?;
-            }
-        }
-        let parked: Vec<_> = self.devices[place].replica.parked_units().keys().copied().collect();
-        for id in parked {
-            if all || self.dice.per_mille(300) {
-                self.discard(place, id)?;
-            } else if self.dice.per_mille(300) && !self.has_ledger(place, id) {
-                self.retry(place, id)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn resolve(&mut self, answer: LateAnswer) -> Checked {
-        let LateAnswer { place, question, resolution } = answer;
-        let now = self.now_of(place);
-        let device = &mut self.devices[place];
-        let limits = device.limits();
-        let mut context = Context { now, random: &mut self.dice };
-        self.trace
-            .tell(&device.name, format!("answers the question about {}: {}", question.key, resolved(&resolution)));
-        match plan_resolve(&device.replica, &question, resolution, &limits, &mut context) {
-            Ok(plan) => device.execute(&plan),
-            Err(WriteError::Stale | WriteError::NotFound(_)) => self.trace.count("late answers"),
-            Err(error) => return Err(error.to_string()),
-        }
-        Ok(())
-    }
-
-    fn discard(&mut self, place: usize, id: u64) -> Checked {
-        let device = &mut self.devices[place];
-        let mut kept = KeptAside::default();
-        device.replica.parked_units().get(&id).into_iter().for_each(|parked| kept.add_parked(parked));
-        self.ledger.gone.extend(kept.tokens);
-        self.ledger.increments_gone.extend(kept.increments);
-        for token in kept.removals {
-            self.ledger.removed.remove(&token);
-        }
-        let plan = plan_discard(&device.replica, id).map_err(|error| error.to_string())?;
-        self.trace.tell(&device.name, format!("discards the parked unit {id}"));
-        device.execute(&plan);
-        Ok(())
-    }
-
-    fn retry(&mut self, place: usize, id: u64) -> Checked {
-        let now = self.now_of(place);
-        let device = &mut self.devices[place];
-        let limits = device.limits();
-        let mut kept = KeptAside::default();
-        device.replica.parked_units().get(&id).into_iter().for_each(|parked| kept.add_parked(parked));
-        let mut context = Context { now, random: &mut self.dice };
-        match plan_retry(&device.replica, device.id, id, &limits, &mut context) {
-            Ok(plan) => device.execute(&plan),
-            Err(WriteError::Limit(_)) => return Ok(()),
-            Err(error) => return Err(error.to_string()),
-        }
-        self.trace.tell(&device.name, format!("retries the parked unit {id}"));
-        for token in kept.tokens {
-            self.ledger.deleted.remove(&token);
-        }
-        Ok(())
-    }
-
-    /// Whether a parked unit holds items of the ledger: of these, one that was written since would stay behind alone.
-    fn has_ledger(&self, place: usize, id: u64) -> bool {
-        let parked = self.devices[place].replica.parked_units().get(&id);
-        parked.is_some_and(|parked| parked.patches.iter().any(|patch| patch.key.as_str().starts_with('L')))
     }
 
     // Syncing
@@ -320,7 +200,6 @@ impl World {
     fn step_device(&mut self, place: usize) -> Checked {
         let (now, format) = (self.server.now(), self.format());
         let device = &mut self.devices[place];
-        let logged = device.replica.log().len();
         let parked: Vec<_> = device.replica.parked_units().keys().copied().collect();
         match device.step(now, self.options.page_records, format, &mut self.dice) {
             Step::Idle | Step::Worked => {}
@@ -331,14 +210,14 @@ impl World {
             }
             Step::Absorbed(absorbed) => {
                 self.trace.tell(&device.name, format!("absorbs an answer: {}", summary(&absorbed)));
-                for entry in device.replica.log().values().skip(logged) {
-                    self.trace.tell(&device.name, format!("logs as {}: {}", entry.cause.name(), losses(entry)));
-                }
                 if absorbed.diverged {
                     self.trace.count("digest mismatches");
-                    if self.options.mix != Mix::ServerRestored {
+                    if self.disk_lost.is_none() {
                         return Err(format!("{} holds something else than the server", device.name));
                     }
+                }
+                if absorbed.copied && !self.copied {
+                    return Err(format!("{} takes its file for a copy, and it is none", device.name));
                 }
                 for (id, unit) in device.replica.parked_units().iter().filter(|(id, _)| !parked.contains(id)) {
                     let keys: Vec<_> = unit.patches.iter().map(|patch| patch.key.as_str()).collect();
@@ -365,14 +244,46 @@ impl World {
         Ok(())
     }
 
-    fn check_device(&self, place: usize) -> Checked {
+    fn check_device(&mut self, place: usize) -> Checked {
+        self.read_log(place)?;
         let device = &self.devices[place];
         let base = device.replica.base_records().iter();
         let base: Live = base.filter_map(|(key, record)| Some((key.clone(), record.value()?.clone()))).collect();
         let ledger = self.ledger_holds();
         whole_groups(&format!("the base of {}", device.name), &base, ledger)?;
         let settled = device.replica.pending().is_empty();
-        whole_groups(&device.name, &device.replica.visible(), ledger && settled)
+        let visible = device.replica.visible();
+        whole_groups(&device.name, &visible, ledger && settled)?;
+        let pending = device.pending_aside().into_values().flat_map(|kept| kept.increments).collect();
+        base_and_pending(&device.name, &visible, &base, &pending)?;
+        let floor = self.server.store().head(&self.server.dataset).floor;
+        let state = device.replica.state().expect("memory does not fail");
+        if let Some(lost) = &self.disk_lost
+            && state.pull.is_some_and(|pull| pull.snapshot)
+            && state.cursor.is_none_or(|cursor| cursor.count < floor)
+        {
+            // It may have been away for too long: then what it holds is not compared.
+            self.ledger.gone.extend(tokens(lost.value()));
+        }
+        if self.options.mix.loses_answers() {
+            return Ok(());
+        }
+        let mut kept = KeptAside::default();
+        device.replica.log().values().for_each(|entry| kept.add_log(entry));
+        device.replica.parked_units().values().for_each(|parked| kept.add_parked(parked));
+        self.seen.entry(place).or_default().again(&device.name, &visible, &kept)
+    }
+
+    fn read_log(&mut self, place: usize) -> Checked {
+        let device = &mut self.devices[place];
+        for entry in device.read_log() {
+            self.trace.tell(&device.name, format!("logs as {}: {}", entry.cause.name(), losses(&entry)));
+            loses_by_policy(&entry)?;
+            // Who removes a map afterwards has seen it without this.
+            let fields = entry.losses.iter().filter(|loss| !loss.path.is_empty());
+            self.ledger.gone.extend(fields.flat_map(|loss| tokens(loss.value.as_ref())));
+        }
+        Ok(())
     }
 
     fn step_network(&mut self) -> Checked {
@@ -390,7 +301,11 @@ impl World {
         }
         if self.dice.per_mille(80) {
             self.trace.tell("network", format!("repeats {}", self.about(&message)));
-            self.network.push(message.clone());
+            if self.dice.per_mille(500) {
+                self.old_messages.push(message.clone());
+            } else {
+                self.network.push(message.clone());
+            }
         }
         if self.dice.per_mille(20)
             && let Message::Request { from, number, .. } = message
@@ -415,9 +330,9 @@ impl World {
         let format = self.format();
         match message {
             Message::Request { from, number, bytes } => {
-                let cursor = self.devices[from].replica.state().ok().and_then(|state| state.cursor);
-                self.known_restored |= cursor.is_some_and(|cursor| cursor.count > self.count());
-                self.server.accept(from, number, &bytes, format);
+                if self.server.accept(from, number, &bytes, format) {
+                    self.telling.insert((from, number));
+                }
                 Ok(())
             }
             Message::Answer { to, number, answer } => {
@@ -442,6 +357,7 @@ impl World {
         self.check_server()?;
         if let Some((from, number, answer)) = finished {
             self.trace.tell("server", format!("answers {number:x} of {}", self.devices[from].name));
+            self.known_restored |= self.telling.contains(&(from, number));
             let format = self.format();
             let answer = answer.map(|response| encode(&response, format)).map_err(|error| {
                 self.trace.tell("server", format!("cannot serve it: {error}"));
@@ -472,18 +388,33 @@ impl World {
             });
             let overwritten: Vec<_> = overwritten.flatten().collect();
             compared_first(&overwritten)?;
-            if self.options.mix.loses_answers() {
+            if self.options.mix.loses_answers() || self.copied {
                 // Who overwrote something unseen learns of it by the answer, and either side may lose that.
                 self.ledger.gone.extend(overwritten.iter().flat_map(|it| tokens(it.value.as_ref())));
             }
             if commit.clear {
                 self.trace.tell("server", "deletes the dataset");
                 self.excuse_live();
-                self.note_deletion(commit.head.lineage);
+                self.note_deletion(commit.head.lineage.clone());
             }
+            if let Some(lost) =
+                self.disk_lost.as_ref().filter(|lost| commit.records.iter().any(|it| it.key == lost.key))
+            {
+                // Overwritten by who may not have seen it.
+                self.ledger.gone.extend(tokens(lost.value()));
+            }
+            let tag = commit.head.lineage.position().map(|position| position.tag);
+            self.days.extend(tag.map(|tag| (tag, commit.head.modified_at.day())));
+            self.history.commit(&commit, &self.ledger, &self.removals_win())?;
         }
         self.server_live = self.live();
         whole_groups("the server", &self.server_live, self.ledger_holds())
+    }
+
+    /// The devices on which a removal of a map beats an edit.
+    fn removals_win(&self) -> BTreeSet<DeviceId> {
+        let wins = |device: &&Device| device.replica.policies().is_ok_and(|it| it.on_delete == OnDelete::DeleteWins);
+        self.devices.iter().filter(wins).map(|device| device.id).collect()
     }
 
     /// What the server holds.
@@ -495,7 +426,7 @@ impl World {
     /// What the server holds is meant to go.
     fn excuse_live(&mut self) {
         let mut kept = KeptAside::default();
-        self.server_live.values().for_each(|value| kept.add(None, Some(value)));
+        self.server_live.iter().for_each(|(key, value)| kept.add(key, None, Some(value)));
         self.ledger.gone.extend(kept.tokens);
         self.ledger.increments_gone.extend(kept.increments);
     }
@@ -524,6 +455,10 @@ impl World {
         self.trace.tell("world", "is healed");
         self.network.clear();
         self.server.crash();
+        if self.disk_lost.is_some() {
+            // A page tells the devices, and there is one with the next write.
+            self.server.write_many(1, &mut self.dice);
+        }
         for place in 0..self.devices.len() {
             self.devices[place].crash();
             if self.options.mix == Mix::Claimed {
@@ -562,12 +497,10 @@ impl World {
                 self.step_server()?;
             }
         }
-        let state = self.devices[place].replica.state().expect("memory does not fail");
-        Err(format!(
-            "the session of {} does not end: {state:?} HEAD {:?}",
-            self.devices[place].name,
-            self.server.store().head(&self.server.dataset)
-        ))
+        let device = &self.devices[place];
+        self.trace.tell(&device.name, format!("stands at {:?}", device.replica.state()));
+        self.trace.tell("server", format!("stands at {:?}", self.server.store().head(&self.server.dataset)));
+        Err(format!("the session of {} does not end", device.name))
     }
 
     fn all_settled(&self) -> bool {
@@ -592,30 +525,6 @@ impl World {
         }
         whole_groups("the server", &live, self.ledger_holds())?;
         nothing_lost(&live, &kept, &self.ledger, self.writers.increments)
-    }
-}
-
-fn is_set(key: &RecordKey) -> bool {
-    ["s", "Ls", "Lt", "f"].iter().any(|prefix| key.as_str().starts_with(prefix))
-}
-
-fn sentence(group: &Group) -> String {
-    let one = |(key, value): &(RecordKey, Option<Value>)| match value {
-        Some(value) => {
-            let json: String = value.to_json().chars().take(60).collect();
-            format!("{key}={json}")
-        }
-        None => format!("{key} removed"),
-    };
-    group.iter().map(one).collect::<Vec<_>>().join(", ")
-}
-
-fn resolved(resolution: &Resolution) -> String {
-    match resolution {
-        Resolution::KeepLocal => "local".to_owned(),
-        Resolution::KeepRemote => "remote".to_owned(),
-        Resolution::Value(Some(value)) => value.to_json(),
-        Resolution::Value(None) => "removed".to_owned(),
     }
 }
 

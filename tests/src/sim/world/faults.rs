@@ -4,35 +4,44 @@ use sync_core::merge::claim::plan_claim;
 use sync_core::merge::replica::{Plan, Replica as _, Write};
 use sync_core::merge::stack::Context;
 use sync_core::merge::write::plan_delete;
-use sync_core::model::{Position, SyncCount};
+use sync_core::model::{CommitTag, Lineage, Position, Record, SyncCount, limits};
 
 use super::{Checked, Message, World};
+use crate::sim::checks::identity_wins;
 use crate::sim::device::Device;
+use crate::sim::history::History;
 use crate::sim::options::Mix;
 use crate::sim::tokens::KeptAside;
 
 impl World {
     pub(super) fn fault(&mut self, place: usize) -> Checked {
         match self.dice.below(100) {
-            0..20 => {
+            0..14 => {
                 self.trace.tell(&self.devices[place].name.clone(), "crashes");
                 self.devices[place].crash();
             }
-            20..45 => {
+            14..32 => {
                 let now = self.server.now();
                 self.devices[place].time_out(now, &mut self.dice);
             }
-            45..52 => {
+            32..38 => {
                 self.trace.tell("server", "crashes and starts again");
                 self.server.crash();
             }
-            52..58 => self.server.abandon_one(&mut self.dice),
-            58..63 => {
+            38..43 => self.server.abandon_one(&mut self.dice),
+            43..48 if self.all_on_line() => {
                 self.trace.tell("server", "purges old tombstones");
                 self.server.purge();
                 self.check_server()?;
             }
-            63..66 => self.server.advance(24 * 60 * 60 * 1000),
+            48..52 => self.server.advance(24 * 60 * 60 * 1000),
+            52..62 if !self.old_messages.is_empty() => {
+                let at = self.dice.below(self.old_messages.len());
+                let message = self.old_messages.swap_remove(at);
+                self.trace.tell("network", format!("brings {} again, long after its time", self.about(&message)));
+                self.trace.count("old messages");
+                self.deliver(message)?;
+            }
             _ => self.fault_of_mix(place)?,
         }
         Ok(())
@@ -41,33 +50,39 @@ impl World {
     fn fault_of_mix(&mut self, place: usize) -> Checked {
         let roll = self.dice.below(100);
         match self.options.mix {
+            Mix::Plain if roll < 40 => self.lose_from_disk(),
+            Mix::Plain if roll < 50 && self.bursts == 0 => self.write_for_days()?,
             Mix::Plain | Mix::Ledger => {}
             Mix::Deleted if roll < 25 => self.delete_dataset(place),
-            Mix::Deleted if roll < 40 => {
+            Mix::Deleted if roll < 50 && self.bursts == 0 => self.write_for_days()?,
+            Mix::Deleted if roll < 65 => {
                 self.trace.count("deletions by others");
                 self.server.delete();
                 self.check_server()?;
             }
             Mix::ServerRestored if roll < 35 => {
                 self.trace.tell("server", format!("is backed up at {}", self.count()));
-                self.server_backup = Some(self.server.backup());
+                self.server_backup = Some((self.count(), self.server.backup()));
             }
             Mix::ServerRestored if roll < 60 && self.restores < 2 => self.restore_server()?,
-            Mix::ServerRestored if roll < 66 && self.may_outrun_tags() => {
-                self.trace.tell("others", "write many times");
-                self.trace.count("bursts by others");
-                self.server.write_many(&mut self.dice);
-                self.check_server()?;
+            Mix::ServerRestored if roll < 78 && self.restores > 0 && self.bursts == 0 => {
+                self.go_offline();
+                if self.may_outrun_tags() {
+                    self.write_for_days()?;
+                }
+            }
+            Mix::ServerRestored if roll < 84 => {
+                let times = 1 + self.dice.below(8) as u64;
+                self.others_write(times)?;
             }
             Mix::DeviceRestored if roll < 30 => {
                 self.trace.tell(&self.devices[place].name.clone(), "is backed up");
                 self.device_backup = Some(self.devices[place].clone());
             }
             Mix::DeviceRestored if roll < 50 && self.restores < 2 => self.restore_device(),
-            Mix::DeviceRestored if roll < 65 && self.devices.len() < self.options.devices + 1 => {
-                self.copy_device(place)
-            }
-            Mix::Claimed if roll < 60 => self.claim(place)?,
+            Mix::DeviceRestored if roll < 80 => self.copy_device(place),
+            Mix::Claimed if roll < 40 => self.claim(place)?,
+            Mix::Claimed if roll < 70 => self.copy_device(place),
             Mix::Deleted | Mix::ServerRestored | Mix::DeviceRestored | Mix::Claimed => {}
         }
         Ok(())
@@ -78,17 +93,74 @@ impl World {
     fn may_outrun_tags(&self) -> bool {
         let line = self.server.store().head(&self.server.dataset).lineage;
         let counts = |position: &Position| match line.tags.get(&position.count) {
+            _ if self.lost_with_their_day.contains(&position.tag) => true,
             Some(tag) => *tag == position.tag,
             None => self.known_restored || position.count <= line.count,
         };
         let all_count = |device: &Device| {
-            device.replica.state().is_ok_and(|state| {
-                let acked = state.in_flight.and_then(|in_flight| in_flight.ack);
-                let page = state.pull.and_then(|pull| pull.next).map(|page| page.at);
-                [state.cursor, acked, page].iter().flatten().all(counts)
-            })
+            !device.has_answer()
+                && device.replica.state().is_ok_and(|state| {
+                    let acked = state.in_flight.and_then(|in_flight| in_flight.ack);
+                    let page = state.pull.and_then(|pull| pull.next).map(|page| page.at);
+                    [state.cursor, acked, page].iter().flatten().all(counts)
+                })
         };
         !self.server.is_busy() && self.network.is_empty() && self.devices.iter().all(all_count)
+    }
+
+    /// Whether every device knows of the last restore: one that is away until tombstones are old is not told what it lost.
+    fn all_on_line(&self) -> bool {
+        let line = self.server.store().head(&self.server.dataset).lineage;
+        let is_on = |device: &Device| {
+            let state = device.replica.state().expect("memory does not fail");
+            let acked = state.in_flight.and_then(|in_flight| in_flight.ack);
+            [state.cursor, acked].into_iter().flatten().all(|position| line.contains(position))
+        };
+        self.options.mix != Mix::ServerRestored || self.devices.iter().all(is_on)
+    }
+
+    /// Everybody is offline for a while, and what was on its way is lost.
+    fn go_offline(&mut self) {
+        self.trace.tell("world", "is offline");
+        self.server.crash();
+        self.network.clear();
+        self.devices.iter_mut().for_each(Device::crash);
+    }
+
+    /// Others write so often and for so long that tags are forgotten, and old epochs pruned.
+    fn write_for_days(&mut self) -> Checked {
+        self.trace.tell("others", "write many times");
+        self.trace.count("bursts by others");
+        self.bursts += 1;
+        let a_day = *self.dice.pick(&[20, u64::MAX]);
+        self.server.write_for_days(limits::TAGS_REMEMBERED_MAX as u64 + 40, a_day, &mut self.dice);
+        // A restored server's loss is forgotten with the devices that were away for too long.
+        if self.options.mix != Mix::ServerRestored {
+            self.server.remove_by_others(&mut self.dice);
+            self.server.purge();
+        }
+        self.check_server()
+    }
+
+    fn others_write(&mut self, times: u64) -> Checked {
+        self.trace.tell("others", format!("write {times} times"));
+        self.server.write_many(times, &mut self.dice);
+        self.check_server()
+    }
+
+    /// The file that is copied: best one with something parked or pending that could count twice.
+    fn worth_a_copy(&mut self, place: usize) -> Option<usize> {
+        let is_parked = |device: &&Device| device.replica.parked_units().values().any(|it| !it.steps.is_empty());
+        let is_pending = |device: &&Device| {
+            let pending = [&device.guest, &device.replica].into_iter().flat_map(|replica| replica.pending());
+            pending.into_iter().any(|(group, _)| !group.steps.is_empty())
+        };
+        let best = self.devices.iter().find(is_parked).or_else(|| self.devices.iter().find(is_pending));
+        match best {
+            _ if self.devices.len() > self.options.devices => None,
+            Some(device) => Some(device.place),
+            None => self.dice.per_mille(200).then_some(place),
+        }
     }
 
     pub(super) fn count(&self) -> SyncCount {
@@ -115,24 +187,74 @@ impl World {
     }
 
     fn restore_server(&mut self) -> Checked {
-        let Some(backup) = self.server_backup.clone() else { return Ok(()) };
+        let Some((backed_up, backup)) = self.server_backup.clone() else { return Ok(()) };
+        let is_remembered = self.count().0.saturating_sub(backed_up.0) < limits::TAGS_REMEMBERED_MAX as u64;
+        if !self.options.fenced && !is_remembered {
+            // Nothing tells how much is lost: that is what a fence is for.
+            return Ok(());
+        }
         self.restores += 1;
         self.known_restored = self.options.fenced;
+        self.telling.clear();
         let lost = self.count();
-        self.server.restore(backup, self.options.fenced);
+        let before = self.server.store().head(&self.server.dataset).lineage;
+        let restart = self.dice.per_mille(400);
+        self.server.restore(backup, self.options.fenced, restart);
         self.network.retain(|message| matches!(message, Message::Answer { .. }));
+        self.old_messages.retain(|message| matches!(message, Message::Answer { .. }));
         let fence = if self.options.fenced { "with" } else { "without" };
         self.trace.tell("server", format!("is put back from {lost} to {}, {fence} a fence", self.count()));
         self.trace.count("server restores");
         self.server_live = self.live();
+        self.history = History::begin_with(self.server.store().live_records(&self.server.dataset));
+        self.note_lost_days(&before);
         self.check_server()?;
         // What was removed after the backup is there again; offers will heal that.
         self.ledger.removed.clear();
+        let same_count = lost.0.saturating_sub(self.count().0);
+        if (1..20).contains(&same_count) && self.dice.per_mille(500) {
+            self.others_write(same_count)?;
+        }
         Ok(())
+    }
+
+    fn note_lost_days(&mut self, before: &Lineage) {
+        let head = self.server.store().head(&self.server.dataset);
+        let is_lost = |(count, tag): &(&SyncCount, &CommitTag)| head.lineage.tags.get(count) != Some(*tag);
+        let of_other_day = |tag: &CommitTag| self.days.get(tag).is_some_and(|day| *day != head.modified_at.day());
+        let lost = before.tags.iter().filter(is_lost).map(|(_, tag)| *tag).filter(of_other_day);
+        self.lost_with_their_day.extend(lost);
+    }
+
+    /// The server's disk loses a record that a device holds and does not change.
+    fn lose_from_disk(&mut self) {
+        if self.disk_lost.is_some() || self.server.is_busy() {
+            return;
+        }
+        let held = |record: &Record| {
+            self.devices.iter().any(|device| {
+                let state = device.replica.state().expect("memory does not fail");
+                let begins_anew = state.pull.is_some_and(|pull| pull.snapshot);
+                let here = device.replica.base(&record.key).expect("memory does not fail");
+                let untouched = device.replica.patches(&record.key).is_ok_and(|patches| patches.is_empty());
+                !begins_anew && untouched && here.as_ref() == Some(record)
+            })
+        };
+        let records = self.server.store().live_records(&self.server.dataset);
+        let mut plain = records.into_iter().filter(|record| record.key.as_str().starts_with(['l', 'k', 'r', 'a', 'e']));
+        let Some(record) = plain.find(held) else { return };
+        self.trace.tell("server", format!("loses {} from its disk", record.key));
+        self.trace.count("records lost from disk");
+        self.server.lose(&record);
+        self.history.lose(&record.key);
+        self.disk_lost = Some(record);
+        self.server_live = self.live();
     }
 
     fn restore_device(&mut self) {
         let Some(backup) = self.device_backup.take() else { return };
+        self.copied = true;
+        self.history.expect_the_old();
         self.restores += 1;
         let place = backup.place;
         let current = &self.devices[place];
@@ -142,6 +264,7 @@ impl World {
         self.ledger.increments_gone.extend(now.increments.difference(&then.increments));
         let pending = pending_aside(&backup);
         self.ledger.may_return.extend(pending.tokens);
+        self.ledger.may_return.extend(parked_aside(&backup).tokens);
         self.ledger.removed.clear();
         self.trace.tell(&backup.name, "is put back from its backup");
         self.trace.count("device restores");
@@ -151,10 +274,14 @@ impl World {
     }
 
     fn copy_device(&mut self, place: usize) {
+        let Some(place) = self.worth_a_copy(place) else { return };
         let original = &self.devices[place];
         let name = format!("{}'", original.name);
         let copy = original.copy(self.devices.len(), name.clone());
-        self.twins.extend(original.pending_aside());
+        self.copied = true;
+        self.history.expect_twins();
+        self.twins.extend(original.all_pending_aside());
+        self.ledger.may_return.extend(parked_aside(original).tokens);
         self.ledger.removed.clear();
         self.trace.tell(&original.name.clone(), format!("is copied: {name}"));
         self.trace.count("copies");
@@ -167,9 +294,11 @@ impl World {
         if device.guest.pending().is_empty() {
             return Ok(());
         }
+        let before = device.replica.visible();
         let mut context = Context { now, random: &mut self.dice };
         let plan = plan_claim(&device.guest, &device.replica, &mut context).map_err(|error| error.to_string())?;
         device.execute(&plan);
+        identity_wins(&device.name, &before, &device.replica.visible())?;
         let policies = device.guest.policies().expect("memory does not fail");
         device.guest = Default::default();
         device.guest.execute(&Plan { writes: vec![Write::Policies(policies)], ..Plan::default() });
@@ -188,6 +317,13 @@ fn pending_aside(device: &Device) -> KeptAside {
         all.removals.append(&mut kept.removals);
     }
     all
+}
+
+/// What is parked on a device.
+fn parked_aside(device: &Device) -> KeptAside {
+    let mut kept = KeptAside::default();
+    device.replica.parked_units().values().for_each(|parked| kept.add_parked(parked));
+    kept
 }
 
 /// What is pending, parked or logged on a device.

@@ -455,10 +455,8 @@ impl World {
         self.trace.tell("world", "is healed");
         self.network.clear();
         self.server.crash();
-        if self.disk_lost.is_some() {
-            // A page tells the devices, and there is one with the next write.
-            self.server.write_many(1, &mut self.dice);
-        }
+        // A page tells of what a disk has lost, and there is one with the next write; a snapshot alone does not tell.
+        let mut tells = if self.disk_lost.is_some() { 2 } else { 0 };
         for place in 0..self.devices.len() {
             self.devices[place].crash();
             if self.options.mix == Mix::Claimed {
@@ -466,13 +464,17 @@ impl World {
             }
         }
         for _ in 0..60 {
+            if tells == 2 || (tells == 1 && self.all_settled()) {
+                tells -= 1;
+                self.server.write_many(1, &mut self.dice);
+            }
             for place in 0..self.devices.len() {
                 let named = self.named_groups();
                 self.app_answers(place, true)?;
                 self.notice_renamed(named);
                 self.sync_to_end(place)?;
             }
-            if self.all_settled() {
+            if tells == 0 && self.all_settled() {
                 return self.check_end();
             }
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 
 use crate::device::DeviceError;
@@ -12,6 +13,8 @@ use crate::model::{DeviceId, Random};
 pub(super) fn prepare(connection: &mut Connection, random: &mut dyn Random) -> Result<(), DeviceError> {
     connection.busy_timeout(Duration::from_millis(BUSY_MS_MAX))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    // Otherwise SQLite prepares statements anew when their values change, in case the plan depends on them.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     let version = version(connection)?;
     use_wal(connection)?;
     connection.execute_batch(PRAGMAS)?;

@@ -6,18 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::id::{CommitTag, EpochId};
 use crate::model::limits;
+use crate::model::position::Position;
 use crate::model::record::SyncCount;
-
-/// One moment of a dataset: cursors, acknowledgements and `commit(expected)` carry it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Position {
-    /// The epoch.
-    pub epoch: EpochId,
-    /// The sync count.
-    pub count: SyncCount,
-    /// The tag of the commit with that count.
-    pub tag: CommitTag,
-}
 
 /// Why an epoch was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::id::RecordKey;
-use crate::model::lineage::Position;
+use crate::model::position::Position;
 use crate::model::record::SyncCount;
 
 /// Where a pull goes on.

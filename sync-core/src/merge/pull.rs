@@ -65,11 +65,7 @@ pub fn plan_page(
         pull.staged = 0;
     }
     for record in &arrived.records {
-        let before = match replica.staged(&record.key)? {
-            Some(staged) if pull.staged > 0 => Some(staged),
-            _ if pull.snapshot => None,
-            _ => replica.base(&record.key)?,
-        };
+        let before = replaced(replica, &state, &pull, record)?;
         pull.digest = before.iter().fold(pull.digest, |digest, before| digest.minus(before)).plus(record);
     }
     let mut plan = Plan::default();
@@ -123,6 +119,23 @@ pub fn plan_page(
     state.digest = pull.digest;
     plan.writes.push(Write::State(Box::new(state)));
     Ok((plan, pulled))
+}
+
+/// What a record of a page replaces in the base to be. Asked of the replica only where there may be something: most
+/// records of a first pull replace nothing.
+fn replaced(
+    replica: &dyn Replica,
+    state: &ReplicaState,
+    pull: &Pull,
+    record: &Record,
+) -> Result<Option<Record>, ReplicaError> {
+    // In a first pull and in a snapshot, `since` is where the first page was read: what has not been written since then
+    // is on one page only.
+    let on_one_page = pull.next.as_ref().is_none_or(|next| record.sync_count <= next.since);
+    if !on_one_page && let Some(staged) = replica.staged(&record.key)? {
+        return Ok(Some(staged));
+    }
+    if pull.snapshot || state.digest == Digest::default() { Ok(None) } else { replica.base(&record.key) }
 }
 
 /// Records with pending patches whose base the pull may change.

@@ -12,6 +12,7 @@ pub mod metered;
 pub mod sqlite;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::error::Error;
 use std::sync::Arc;
 
@@ -82,6 +83,14 @@ pub struct RecordsRead {
 }
 
 impl RecordsRead {
+    /// As if only so much had been read.
+    pub(crate) fn limited(&self, records_max: usize, bytes_max: usize) -> Self {
+        let mut read = Self { head: self.head.clone(), ..Self::default() };
+        let records = self.records.iter().cloned().map(Ok::<_, Infallible>);
+        let Ok(()) = read.take(records, records_max, bytes_max);
+        read
+    }
+
     /// Takes records up to the limits, but at least one.
     fn take<E>(
         &mut self,

@@ -1,5 +1,7 @@
 //! Pulling: pages of records since a cursor.
 
+use std::sync::Arc;
+
 use sync_core::merge::push::{Head, plan_epoch};
 use sync_core::model::{EpochReason, NextPage, Position, SyncCount, Value, limits};
 use sync_core::protocol::{DatasetRequest, Page, Reset, Restart};
@@ -30,15 +32,17 @@ impl Pulled {
 }
 
 impl Service {
-    /// Answers a pull, or says why the device's cursor is not on the line. `acked` is where a push of the same request is.
+    /// Answers a pull, or says why the device's cursor is not on the line. `acked` is where a push of the same request
+    /// is, and `unread` what that has read already.
     pub(crate) async fn pull(
         &self,
         dataset: &DatasetAddress,
         request: &DatasetRequest,
         acked: Option<Position>,
+        unread: Option<Arc<RecordsRead>>,
         bytes_max: usize,
     ) -> Result<Pulled, ServiceError> {
-        let result = self.read_page(dataset, request, acked, bytes_max).await;
+        let result = self.read_page(dataset, request, acked, unread, bytes_max).await;
         let (outcome, records) = outcome(&result);
         self.parts.metrics.pulled(outcome, records);
         result
@@ -49,12 +53,16 @@ impl Service {
         dataset: &DatasetAddress,
         request: &DatasetRequest,
         acked: Option<Position>,
+        mut unread: Option<Arc<RecordsRead>>,
         bytes_max: usize,
     ) -> Result<Pulled, ServiceError> {
         let standing = Standing::of(request);
         let range = range(&standing, request.pull_limit, bytes_max);
         for _ in 0..self.settings.push_attempts_max {
-            let read = self.parts.store.records_after(dataset, &range).await?;
+            let read = match unread.take() {
+                Some(unread) => unread.limited(range.records_max, range.bytes_max),
+                None => self.parts.store.records_after(dataset, &range).await?,
+            };
             let mut head = read.head.clone();
             let verdict = match standing.check_line(&head) {
                 LineVerdict::Ahead => match self.open_epoch(dataset, &head, EpochReason::Ahead).await? {

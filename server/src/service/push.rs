@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use sync_core::merge::push::{
     Answer, Outcome, Planned, PushContext, PushPlan, Refusal, Review, Submission, View, plan_push,
 };
-use sync_core::model::{ChangeId, DeviceId, Group, Limits, Timestamp};
+use sync_core::model::{ChangeId, DeviceId, Group, Limits, Position, Timestamp};
 use sync_core::protocol::{GroupAnswer, GroupStatus, PushAnswer, code};
 use tokio::sync::oneshot;
 
@@ -14,13 +14,14 @@ use crate::error::ServiceError;
 use crate::metrics::PushOutcome;
 use crate::service::Service;
 use crate::service::line::{LineVerdict, Standing};
-use crate::store::{CommitOutcome, DatasetAddress, Touched};
+use crate::store::{CommitOutcome, DatasetAddress, RecordsRead, Touched};
 
 /// What became of a push.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Pushed {
-    /// It was looked at.
-    Answered(Answer),
+    /// It was looked at. Where the device's cursor was the dataset's position, all that it has to pull is what was
+    /// written just now.
+    Answered { answer: Answer, unread: Option<Arc<RecordsRead>> },
     /// Another push had its id: the device's file was copied or put back.
     Copied,
     /// It was not looked at, because its device does not stand on the line; the pull says so.
@@ -147,7 +148,8 @@ impl Service {
             let expected = view.head.lineage.position();
             let mut planned = Planned::default();
             let full = creation.as_ref().is_some_and(Option::is_none);
-            let results = self.plan_together(&mut view, &mut planned, requests, full);
+            let mut results = self.plan_together(&mut view, &mut planned, requests, full);
+            add_unread(&mut results, requests, expected, &planned, &view);
             // Where nothing was ever written, a push of which nothing is written leaves no trace either.
             if planned.is_empty() || view.head.lineage.position().is_none() {
                 return Ok(results);
@@ -182,7 +184,7 @@ impl Service {
             }
             let refuse = |view: &View, refusal: Refusal| {
                 let outcomes = groups.iter().map(|_| Outcome::Refused(refusal.clone())).collect();
-                Pushed::Answered(Answer { ack: view.head.lineage.position(), outcomes })
+                answered(Answer { ack: view.head.lineage.position(), outcomes })
             };
             if full {
                 // Not remembered: there may be room when it is sent again.
@@ -202,7 +204,7 @@ impl Service {
                 view.changes.insert(*once, count);
                 planned.changes.push((*once, count));
             }
-            Pushed::Answered(accepted)
+            answered(accepted)
         };
         self.plan(|context| requests.iter().map(|request| one(request, context)).collect())
     }
@@ -258,6 +260,32 @@ impl Queue {
     }
 }
 
+const fn answered(answer: Answer) -> Pushed {
+    Pushed::Answered { answer, unread: None }
+}
+
+/// Spares the devices that were in sync a read: behind their cursors is what these pushes have written, and no more.
+fn add_unread(
+    results: &mut [Pushed],
+    requests: &[&PushRequest],
+    expected: Option<Position>,
+    planned: &Planned,
+    view: &View,
+) {
+    let mut read = None;
+    for (result, request) in results.iter_mut().zip(requests) {
+        let Pushed::Answered { answer: _, unread } = result else { continue };
+        if expected.is_some() && request.standing.cursor == expected {
+            *unread = Some(Arc::clone(read.get_or_insert_with(|| {
+                let written = planned.written.iter().filter_map(|key| view.records.get(key));
+                let mut records: Vec<_> = written.cloned().collect();
+                records.sort_by(|one, other| (one.sync_count, &one.key).cmp(&(other.sync_count, &other.key)));
+                Arc::new(RecordsRead { head: view.head.clone(), records, has_more: false })
+            })));
+        }
+    }
+}
+
 fn touched(requests: &[&PushRequest]) -> Touched {
     let mut touched = Touched::default();
     for request in requests {
@@ -284,7 +312,7 @@ fn outcome(result: &PushResult) -> (PushOutcome, usize) {
         Err(_) => return (PushOutcome::Failed, 0),
         Ok(Pushed::OffLine) => return (PushOutcome::OffLine, 0),
         Ok(Pushed::Copied) => return (PushOutcome::Copied, 0),
-        Ok(Pushed::Answered(answer)) => answer,
+        Ok(Pushed::Answered { answer, unread: _ }) => answer,
     };
     let conflicts = answer.outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Conflict { .. })).count();
     let refused = answer.outcomes.iter().any(|outcome| matches!(outcome, Outcome::Refused(_)));

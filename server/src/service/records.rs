@@ -226,7 +226,7 @@ impl Service {
             delete: false,
             pull_limit: Some(u32::try_from(records_max).unwrap_or(u32::MAX)),
         };
-        match self.pull(dataset, &request, None, limits::PAGE_BYTES_MAX).await? {
+        match self.pull(dataset, &request, None, None, limits::PAGE_BYTES_MAX).await? {
             Pulled::Unchanged => Ok(Feed { records: Vec::new(), next: place, has_more: false }),
             Pulled::Page(page, head) => {
                 let versioned = |record: Record| Version::at(&head, record.sync_count).map(|version| (record, version));
@@ -297,9 +297,10 @@ impl Service {
                 groups,
                 once: names.map(|(once, _)| once),
             };
-            let Pushed::Answered(Answer { ack, mut outcomes }) = self.push(dataset, request).await? else {
+            let Pushed::Answered { answer, unread: _ } = self.push(dataset, request).await? else {
                 return Err(self.come_again());
             };
+            let Answer { ack, mut outcomes } = answer;
             let rewritten = match outcomes.pop() {
                 Some(Outcome::Applied { .. }) => Vec::new(),
                 Some(Outcome::Rewritten { keys, .. }) => keys,

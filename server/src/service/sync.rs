@@ -1,6 +1,7 @@
 //! `POST /v1/sync`: one round trip that pushes and pulls several datasets.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 use sync_core::merge::push::Outcome;
@@ -15,7 +16,7 @@ use crate::service::Service;
 use crate::service::line::Standing;
 use crate::service::pull::Pulled;
 use crate::service::push::{PushRequest, Pushed, push_answer};
-use crate::store::DatasetAddress;
+use crate::store::{DatasetAddress, RecordsRead};
 
 /// The oldest protocol version that is served.
 const PROTOCOL_VERSION_MIN: u32 = 1;
@@ -27,6 +28,8 @@ struct Half {
     address: DatasetAddress,
     request: DatasetRequest,
     response: DatasetResponse,
+    /// What the push has read already of what is to be pulled.
+    unread: Option<Arc<RecordsRead>>,
     /// Whether there is nothing more to say.
     complete: bool,
 }
@@ -118,46 +121,45 @@ impl Service {
         address: DatasetAddress,
         mut request: DatasetRequest,
     ) -> Half {
-        let mut response = DatasetResponse::empty(request.owner.clone(), request.name.clone());
+        let response = DatasetResponse::empty(request.owner.clone(), request.name.clone());
         let push = request.push.take();
-        let writes = push.is_some() || request.delete;
-        let action = if writes { Action::Write } else { Action::Read };
-        let complete = match self.allow(caller, &address, action) {
-            Ok(()) => self.push_or_delete(caller, &address, device, &request, push, &mut response).await,
+        let action = if push.is_some() || request.delete { Action::Write } else { Action::Read };
+        let mut half = Half { address, request, response, unread: None, complete: false };
+        let done = match self.allow(caller, &half.address, action) {
+            Ok(()) => self.push_or_delete(caller, device, push, &mut half).await,
             Err(error) => Err(error),
         };
-        let complete = complete.unwrap_or_else(|error| {
-            tell(&mut response, &error);
-            true
-        });
-        Half { address, request, response, complete }
+        if let Err(error) = done {
+            tell(&mut half.response, &error);
+            half.complete = true;
+        }
+        half
     }
 
-    /// The push and the deletion; says whether there is nothing left to pull.
     async fn push_or_delete(
         &self,
         caller: &Caller,
-        address: &DatasetAddress,
         device: DeviceId,
-        request: &DatasetRequest,
         push: Option<Push>,
-        response: &mut DatasetResponse,
-    ) -> Result<bool, ServiceError> {
+        half: &mut Half,
+    ) -> Result<(), ServiceError> {
+        let Half { address, request, response, unread, complete } = half;
         if let Some(Push { device, sequence, groups }) = push {
             let reviews = self.review(caller, address, &groups).await?;
             let standing = Standing::of(request);
             let push = PushRequest { standing, device, sequence: Some(sequence), groups, reviews, once: None };
             match self.push(address, push).await? {
-                Pushed::Answered(answer) => {
+                Pushed::Answered { answer, unread: read } => {
                     if answer.outcomes.iter().any(is_written) {
                         self.audit(caller, address, answer.ack);
                     }
+                    *unread = read;
                     response.push = Some(push_answer(sequence, answer));
                 }
                 Pushed::Copied => {
                     response.push = Some(PushAnswer { sequence, copied: true, ack: None, groups: Vec::new() });
                 }
-                Pushed::OffLine => return Ok(false),
+                Pushed::OffLine => return Ok(()),
             }
         }
         if request.delete {
@@ -166,18 +168,19 @@ impl Service {
                 self.audit(caller, address, request.cursor);
             }
             response.deleted = Some(deleted);
-            return Ok(deleted);
+            *unread = None;
+            *complete = deleted;
         }
-        Ok(false)
+        Ok(())
     }
 
     async fn pull_half(&self, half: Half, bytes_left: &mut usize) -> Option<DatasetResponse> {
-        let Half { address, request, mut response, complete } = half;
+        let Half { address, request, mut response, unread, complete } = half;
         if complete {
             return Some(response);
         }
         let acked = response.push.as_ref().and_then(|push| push.ack);
-        match self.pull(&address, &request, acked, *bytes_left).await {
+        match self.pull(&address, &request, acked, unread, *bytes_left).await {
             // The answer is full: the device asks for this dataset again.
             Ok(pulled) if *bytes_left == 0 && pulled.bytes() > 0 => {
                 tell(&mut response, &ServiceError::TooManyRequests { retry_after_ms: 0 });

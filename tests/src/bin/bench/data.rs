@@ -1,5 +1,6 @@
 //! What is measured with.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
@@ -27,6 +28,18 @@ pub(crate) fn generated() -> Vec<(String, Value)> {
         (format!("item/{number:05}"), value)
     };
     (0..RECORDS).map(record).collect()
+}
+
+/// A thousand of the records, in order, with another number in `n`.
+pub(crate) fn edits(records: &[(String, Value)]) -> Vec<(String, Value)> {
+    let mut random = Xorshift(7);
+    let mut edits = BTreeMap::new();
+    while edits.len() < 1_000 {
+        let (key, mut value) = records[random.below(records.len())].clone();
+        value["n"] = random.below(1_000_000).into();
+        edits.insert(key, value);
+    }
+    edits.into_iter().collect()
 }
 
 /// Records as the lines that `apply` reads.

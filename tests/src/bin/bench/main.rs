@@ -6,6 +6,8 @@
 
 mod data;
 mod device;
+mod million;
+mod plan;
 mod pulls;
 mod pushes;
 mod reads;
@@ -20,8 +22,11 @@ use report::Report;
 #[derive(Parser)]
 #[command(name = "bench")]
 struct Arguments {
-    /// Only figures of these groups: put, push, pull, wire, read.
+    /// Only figures of these groups: put, plan, push, pull, wire, million, read.
     groups: Vec<String>,
+    /// Of pushes, only figures whose names contain this, such as "64 devices push 100".
+    #[arg(long)]
+    only: Option<String>,
     /// Write all figures to this file as well, as JSON.
     #[arg(long)]
     json: Option<std::path::PathBuf>,
@@ -30,17 +35,19 @@ struct Arguments {
 /// Measures the figures of a group.
 type Measure = fn(&mut Report);
 
-const GROUPS: [(&str, Measure); 5] = [
+const GROUPS: [(&str, Measure); 7] = [
     ("put", device::measure),
+    ("plan", plan::measure),
     ("push", pushes::measure),
     ("pull", pulls::measure),
     ("wire", wire::measure),
+    ("million", million::measure),
     ("read", reads::measure),
 ];
 
 fn main() {
-    let Arguments { groups, json } = Arguments::parse();
-    let mut report = Report::default();
+    let Arguments { groups, only, json } = Arguments::parse();
+    let mut report = Report::only(only);
     for (name, measure) in GROUPS {
         if groups.is_empty() || groups.iter().any(|group| group == name) {
             measure(&mut report);

@@ -32,23 +32,24 @@ pub(crate) fn measure(report: &mut Report) {
     let server = Server::start_configured(&folder.path("server"), &settings);
     let tokens = server.tokens((0..64).map(|number| format!("user{number}")));
     let sync = format!("{}/v1/sync", server.url());
+    let client = Client::builder().no_gzip().no_zstd().build().expect("a client can be made");
     let mut number = 0;
     for shared in [false, true] {
         for devices in DEVICES {
             for size in SIZES {
-                if shared && devices < 64 {
+                let to = if shared { "one dataset" } else { "a dataset each" };
+                let name = format!("server: {devices} devices push {size} to {to}");
+                if (shared && devices < 64) || !report.wants(&name) {
                     continue;
                 }
                 let (mut ours, mut below) = (Vec::new(), Vec::new());
                 for _ in 0..ROUNDS {
                     number += 1;
                     below.push(raw(&folder.path(&format!("raw{number}.db")), devices, size, shared));
-                    let load = Load { sync: sync.clone(), dataset: format!("d{number}"), size };
+                    let load = Load { client: client.clone(), sync: sync.clone(), dataset: format!("d{number}"), size };
                     let tokens = (0..devices).map(|device| tokens[if shared { 0 } else { device }].clone()).collect();
                     ours.push(runtime.block_on(pushes(Arc::new(load), tokens)));
                 }
-                let to = if shared { "one dataset" } else { "a dataset each" };
-                let name = format!("server: {devices} devices push {size} to {to}");
                 let aim = Aim::ShareAtLeast(if devices == 64 { SHARE } else { 0.0 });
                 report.beside(name, "records/s", median(ours), median(below), aim);
             }
@@ -57,6 +58,7 @@ pub(crate) fn measure(report: &mut Report) {
 }
 
 struct Load {
+    client: Client,
     sync: String,
     dataset: String,
     size: usize,
@@ -78,7 +80,6 @@ async fn pushes(load: Arc<Load>, tokens: Vec<String>) -> f64 {
 }
 
 async fn device(load: Arc<Load>, number: usize, token: String, begun: Instant) -> usize {
-    let client = Client::builder().no_gzip().no_zstd().build().expect("a client can be made");
     let mut random = Draw(&SystemRandom);
     let id = DeviceId::random(&mut random);
     let mut cursor = None;
@@ -106,7 +107,7 @@ async fn device(load: Arc<Load>, number: usize, token: String, begun: Instant) -
             }],
         };
         let asked =
-            client.post(&load.sync).bearer_auth(&token).header("Content-Type", Format::MessagePack.media_type());
+            load.client.post(&load.sync).bearer_auth(&token).header("Content-Type", Format::MessagePack.media_type());
         let answer = asked.body(encode(&request, Format::MessagePack)).send().await.expect("the server answers");
         assert_eq!(answer.status(), 200);
         let answer: SyncResponse =

@@ -28,18 +28,31 @@ pub(crate) enum Aim {
 }
 
 /// All figures so far.
-#[derive(Debug, Default)]
-pub(crate) struct Report(Vec<Figure>);
+#[derive(Debug)]
+pub(crate) struct Report {
+    figures: Vec<Figure>,
+    only: Option<String>,
+}
 
 impl Report {
+    /// A report of figures whose names contain `only`, where a measurement can do with some of its figures.
+    pub(crate) const fn only(only: Option<String>) -> Self {
+        Self { figures: Vec::new(), only }
+    }
+
+    /// Whether a figure is wanted.
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| name.contains(only))
+    }
+
     /// A figure and the limit below it.
     pub(crate) fn beside(&mut self, name: impl Into<String>, unit: &'static str, value: f64, raw: f64, aim: Aim) {
-        self.0.push(Figure { name: name.into(), value, unit, raw: Some(raw), aim: Some(aim) });
+        self.figures.push(Figure { name: name.into(), value, unit, raw: Some(raw), aim: Some(aim) });
     }
 
     /// A figure that has a limit of its own.
     pub(crate) fn figure(&mut self, name: impl Into<String>, unit: &'static str, value: f64, aim: Option<Aim>) {
-        self.0.push(Figure { name: name.into(), value, unit, raw: None, aim });
+        self.figures.push(Figure { name: name.into(), value, unit, raw: None, aim });
     }
 
     pub(crate) fn to_json(&self) -> Value {
@@ -53,7 +66,7 @@ impl Report {
                 "met": figure.is_met(),
             })
         };
-        self.0.iter().map(figure).collect()
+        self.figures.iter().map(figure).collect()
     }
 }
 
@@ -78,7 +91,7 @@ impl fmt::Display for Report {
             formatter,
             "| figure | ours | limit below | ratio | aim | |\n| --- | ---: | ---: | ---: | --- | --- |"
         )?;
-        for figure in &self.0 {
+        for figure in &self.figures {
             let Figure { name, value, unit, raw, aim } = figure;
             let number = |number: f64| if number < 100.0 { format!("{number:.2}") } else { format!("{number:.0}") };
             let raw = raw.map(|raw| format!("{} {unit}", number(raw))).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use tests::harness::{Device, Fault, Folder, Proxy, Server, movies};
 
-use crate::data::{Xorshift, generated, put_lines};
+use crate::data::{edits, generated, put_lines};
 use crate::report::{Aim, Report};
 
 pub(crate) fn measure(report: &mut Report) {
@@ -34,16 +34,8 @@ pub(crate) fn measure(report: &mut Report) {
     }
     proxy.accept_only(None);
 
-    let mut random = Xorshift(7);
-    let mut edits = std::collections::BTreeMap::new();
-    while edits.len() < 1_000 {
-        let (key, mut value) = records[random.below(records.len())].clone();
-        value["n"] = random.below(1_000_000).into();
-        edits.insert(key, value);
-    }
     let reader = device("items-zstd");
-    let edits: Vec<_> = edits.into_iter().collect();
-    writer.ok_with_input(&["apply", "items", "-"], &put_lines(&edits));
+    writer.ok_with_input(&["apply", "items", "-"], &put_lines(&edits(&records)));
     let before = proxy.bytes();
     writer.ok(&["sync", "items"]);
     let pushed = (proxy.bytes().requests - before.requests) as f64 / 1e3;

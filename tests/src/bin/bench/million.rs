@@ -12,6 +12,8 @@ use crate::report::{Aim, Report, median};
 
 const MANY: usize = 1_000_000;
 const FEW: usize = 1_000;
+/// Records that are written together.
+const TRANSACTION: usize = 1_000;
 /// Changes of one record that are measured in each dataset, in turn.
 const ROUNDS: usize = 30;
 const MEGABYTE: f64 = 1e6;
@@ -26,12 +28,14 @@ pub(crate) fn measure(report: &mut Report) {
     let idle = server.memory_peak();
     for (dataset, records) in [("few", FEW), ("many", MANY)] {
         let mut random = Xorshift(7);
-        for first in (0..records).step_by(10_000) {
-            let last = records.min(first + 10_000);
-            let lines: Vec<_> = (first..last).map(|number| record(number, &mut random)).collect();
+        for first in (0..records).step_by(TRANSACTION) {
+            let lines: Vec<_> = (first..first + TRANSACTION).map(|number| record(number, &mut random)).collect();
             writer.ok_with_input(&["apply", dataset, "-"], &put_lines(&lines));
-            writer.ok(&["sync", dataset]);
+            if (first / TRANSACTION) % 10 == 9 {
+                writer.ok(&["sync", dataset]);
+            }
         }
+        writer.ok(&["sync", dataset]);
     }
     let pushed = server.memory_peak();
     let above = |peak: u64, idle: u64| peak.saturating_sub(idle) as f64 / MEGABYTE;

@@ -210,7 +210,7 @@ pub fn plan_response(
     let response = response.unwrap_or_else(|| DatasetResponse::empty(None, request.name.clone()));
     if let Some(error) = response.error {
         absorbed.error = Some(error);
-    } else if let Some(deleted) = response.deleted {
+    } else if let Some(deleted) = response.deleted.filter(|_| request.delete) {
         absorbed.deletion_refused = !deleted;
         return Ok((plan_deletion(state, deleted), absorbed));
     } else if let Some(reset) = response.reset {
@@ -218,6 +218,8 @@ pub fn plan_response(
         absorbed.reset = Some(divergence);
         absorbed.deletion_refused = state.deleting && divergence != Divergence::Deleted;
         return Ok((plan_reset(replica, state, divergence, context)?, absorbed));
+    } else if request.delete {
+        // Nothing else answers a deletion.
     } else if let Some(restart) = response.restart {
         return Ok((plan_restart(state, restart.snapshot), absorbed));
     } else if let Some(page) = response.page {

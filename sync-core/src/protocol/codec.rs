@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::model::limits::{MESSAGE_BYTES_MAX, MESSAGE_DEPTH_MAX, MESSAGE_VALUES_MAX};
-use crate::model::value::json_integers_fit;
+use crate::model::value::{InvalidValue, json_integers_fit};
 use crate::protocol::columns::{self, Cost};
 
 /// How a message is written.
@@ -145,6 +145,10 @@ fn scan_message_pack(bytes: &[u8]) -> Result<(), InvalidMessage> {
         if matches!(marker, 0xa0..=0xbf | 0xd9..=0xdb) && std::str::from_utf8(skipped).is_err() {
             return Err(InvalidMessage::Malformed("a text is not UTF-8".into()));
         }
+        // JSON has none of these either, and whatever was read can be written again.
+        if marker == 0xcf && skipped.first().is_some_and(|byte| *byte >= 0x80) {
+            return Err(malformed(&InvalidValue::IntegerRange));
+        }
         if children > rest.len() as u64 {
             return Err(short());
         }
@@ -209,6 +213,17 @@ mod tests {
         for bytes in [&[][..], &[0xdd, 0xff, 0xff, 0xff, 0xff], &[0xc1], &[0xc0, 0xc0], &[0xdb, 0xff, 0xff, 0xff, 0xff]]
         {
             assert!(matches!(refuse(bytes), InvalidMessage::Malformed(_)), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn integers_beyond_64_bits_are_refused_in_both_formats() {
+        for (ms, is_read) in [(i64::MAX as u64, true), (1 << 63, false), (u64::MAX, false)] {
+            let response = SyncResponse { retry_after_ms: Some(ms), ..SyncResponse::default() };
+            for format in [Format::MessagePack, Format::Json] {
+                let read = decode::<SyncResponse>(&encode(&response, format), format);
+                assert_eq!(read.is_ok(), is_read, "{format:?} of {ms}");
+            }
         }
     }
 

@@ -2,10 +2,13 @@
 
 use sync_core::conflict::Cause;
 use sync_core::merge::replica::Replica as _;
+use sync_core::merge::write::plan_delete;
 use sync_core::model::{Digest, SyncCount};
 use sync_core::policy::Policy;
+use sync_core::protocol::{DatasetRequest, DatasetResponse};
 
 use crate::device::Device;
+use crate::notation::dataset;
 use crate::server::TinyServer;
 
 /// A server with four records of another device.
@@ -192,4 +195,22 @@ fn what_was_pulled_is_what_the_server_has() {
     assert_eq!(digest, server.head().digest);
     let cursor = device.replica.state().unwrap().cursor.unwrap();
     assert_eq!((cursor.count, Some(cursor)), (SyncCount(3), server.head().lineage.position()));
+}
+
+#[test]
+fn what_answers_something_else_than_was_asked_changes_nothing() {
+    let (mut server, mut device) = (TinyServer::new(), Device::new(1));
+    device.write("a=1");
+    device.sync(&mut server);
+    device.write("a=2");
+    let request = device.request(false).unwrap();
+    let before = device.replica.clone();
+    device.absorb(&request, DatasetResponse { deleted: Some(true), ..DatasetResponse::empty(None, dataset()) });
+    assert_eq!(device.replica, before, "nothing was to be deleted");
+    device.execute(&plan_delete(&device.replica).unwrap());
+    let request = device.request(false).unwrap();
+    let before = device.replica.clone();
+    let snapshot = DatasetRequest { cursor: None, snapshot: true, ..request.clone() };
+    device.absorb(&request, server.sync(&snapshot));
+    assert_eq!(device.replica, before, "nothing was to be pulled");
 }

@@ -10,6 +10,7 @@ mod pulls;
 mod pushes;
 mod reads;
 mod report;
+mod streams;
 mod wire;
 
 use clap::Parser;
@@ -20,7 +21,7 @@ use report::Report;
 #[derive(Parser)]
 #[command(name = "bench")]
 struct Arguments {
-    /// Only figures of these groups: put, push, pull, wire, read.
+    /// Only figures of these groups: put, push, pull, wire, read, streams.
     groups: Vec<String>,
     /// Write all figures to this file as well, as JSON.
     #[arg(long)]
@@ -30,12 +31,13 @@ struct Arguments {
 /// Measures the figures of a group.
 type Measure = fn(&mut Report);
 
-const GROUPS: [(&str, Measure); 5] = [
+const GROUPS: [(&str, Measure); 6] = [
     ("put", device::measure),
     ("push", pushes::measure),
     ("pull", pulls::measure),
     ("wire", wire::measure),
     ("read", reads::measure),
+    ("streams", streams::measure),
 ];
 
 fn main() {

@@ -20,7 +20,7 @@ use sync_core::merge::write::WriteError;
 use sync_core::model::{DatasetName, InvalidName, Owner, RecordKey};
 
 use crate::cli::args::Command;
-use crate::cli::exit::CliError;
+use crate::cli::exit::{CliError, FileProblem};
 use crate::cli::output::Output;
 use crate::cli::token::TokenSource;
 use crate::clock::{Clock as _, Draw, SystemClock, SystemRandom};
@@ -44,7 +44,20 @@ fn device(args: DeviceArgs, output: &Output) -> Result<Exit, CliError> {
     let DeviceArgs { db, server, token, token_file, command } = args;
     let db = db.ok_or_else(|| CliError::Usage("which device? pass --db FILE or set SYNCLINE_DB".into()))?;
     let token = TokenSource::new(token, token_file);
-    let mut db = DeviceDb::open(&db, &mut Draw(&SystemRandom)).map_err(|error| unusable(&db, &error))?;
+    work(&db, server, token, command, output).map_err(|error| match error {
+        CliError::File { problem, what } => CliError::File { problem, what: format!("{}: {what}", db.display()) },
+        error => error,
+    })
+}
+
+fn work(
+    db: &Path,
+    server: Option<String>,
+    token: TokenSource,
+    command: Command,
+    output: &Output,
+) -> Result<Exit, CliError> {
+    let mut db = DeviceDb::open(db, &mut Draw(&SystemRandom))?;
     let login = token.login()?;
     let owner = match &login {
         Some(login) if db.owner()? == login.owner() => login.owner(),
@@ -120,12 +133,6 @@ fn parse_key(key: &str) -> Result<RecordKey, CliError> {
     Ok(RecordKey::parse(key)?)
 }
 
-/// Why a device's file cannot be opened.
-fn unusable(path: &Path, error: &DeviceError) -> CliError {
-    let message = format!("{}: {}", path.display(), causes(error));
-    if matches!(error, DeviceError::Foreign) { CliError::Usage(message) } else { CliError::Failed(message) }
-}
-
 impl From<InvalidName> for CliError {
     fn from(error: InvalidName) -> Self {
         Self::Usage(error.to_string())
@@ -138,10 +145,21 @@ impl From<DeviceError> for CliError {
             DeviceError::Write(WriteError::Limit(message)) => Self::LimitExceeded(message),
             DeviceError::Write(WriteError::Invalid(message)) => Self::Usage(message),
             DeviceError::Write(WriteError::NotFound(message)) => Self::NotFound(message),
-            error => Self::Failed(causes(&error)),
+            error => {
+                let (problem, help) = match error {
+                    DeviceError::Full(_) => (FileProblem::Full, "; make room"),
+                    DeviceError::Corrupt(_) => (FileProblem::Damaged, BEGIN_ANEW),
+                    DeviceError::Foreign => (FileProblem::Foreign, ", or its beginning is damaged"),
+                    _ => (FileProblem::Unusable, ""),
+                };
+                Self::File { problem, what: format!("{}{help}", causes(&error)) }
+            }
         }
     }
 }
+
+/// What helps if the file is damaged.
+const BEGIN_ANEW: &str = "; move it away and `sync` into a new file, which brings back all that was synced before";
 
 /// An error and what it came from, in one sentence.
 fn causes(error: &dyn std::error::Error) -> String {

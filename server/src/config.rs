@@ -67,6 +67,8 @@ pub struct ServerConfig {
     pub head_timeout: Duration,
     /// For its body.
     pub body_timeout: Duration,
+    /// For taking an answer.
+    pub answer_timeout: Duration,
     /// For load balancers to notice the end.
     pub stop_delay: Duration,
     /// For open requests at the end.
@@ -99,6 +101,10 @@ pub struct RatesConfig {
     pub requests_per_second: u32,
     /// At once, after a pause.
     pub burst: u32,
+    /// Requests that are open at once; 0: there is no limit.
+    pub at_once: usize,
+    /// The same for streams of events.
+    pub streams_at_once: usize,
 }
 
 /// Whose tokens are taken.

@@ -52,6 +52,14 @@ pub enum ServiceError {
         /// How long to wait.
         retry_after_ms: u64,
     },
+    /// Reading goes on. What was written may be sent again, after that many milliseconds; the cause is logged.
+    #[error("the server has no room to write; come again later")]
+    StorageFull {
+        /// How long to wait.
+        retry_after_ms: u64,
+        /// What happened.
+        source: Arc<dyn Error + Send + Sync>,
+    },
     /// The client is too old for this server.
     #[error("this server does not speak protocol version {version} any more; update the app")]
     UpgradeRequired {
@@ -74,8 +82,17 @@ impl ServiceError {
             Self::Refused { code, message: _ } => code,
             Self::LimitExceeded(_) => code::LIMIT_EXCEEDED,
             Self::TooManyRequests { .. } | Self::Unavailable { .. } => code::TOO_MANY_REQUESTS,
+            Self::StorageFull { .. } => code::STORAGE_FULL,
             Self::UpgradeRequired { .. } => code::UPGRADE_REQUIRED,
             Self::Internal(_) => code::INTERNAL_ERROR,
+        }
+    }
+
+    /// What is told to nobody, and logged instead.
+    pub fn untold(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Internal(source) | Self::StorageFull { source, .. } => Some(source.as_ref()),
+            _ => None,
         }
     }
 

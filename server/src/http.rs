@@ -17,6 +17,7 @@ mod identity;
 mod message;
 mod observe;
 mod openapi;
+mod places;
 mod rates;
 #[expect(unused_qualifications, reason = "utoipa writes them")]
 mod records;
@@ -40,6 +41,7 @@ pub use connections::{Entrance, serve};
 
 use crate::deps::Deps;
 use crate::http::error::HttpError;
+use crate::http::places::Crowd;
 use crate::http::rates::Rates;
 
 /// What handlers share.
@@ -52,6 +54,10 @@ struct App {
     streams: Arc<Semaphore>,
     /// How often each identity may call.
     rates: Arc<Rates>,
+    /// Requests of each identity.
+    crowd: Arc<Crowd>,
+    /// Streams of each identity.
+    listeners: Arc<Crowd>,
     /// Where this server is reached: `http://HOST:PORT`.
     base: Arc<str>,
 }
@@ -105,7 +111,9 @@ impl App {
         let requests = Arc::new(Semaphore::new(deps.server.requests_max));
         let streams = Arc::new(Semaphore::new(deps.server.streams_max));
         let rates = Arc::new(Rates::new(&deps.rates));
-        Self { deps, requests, streams, rates, base: base.into() }
+        let crowd = Arc::new(Crowd::new(deps.rates.at_once));
+        let listeners = Arc::new(Crowd::new(deps.rates.streams_at_once));
+        Self { deps, requests, streams, rates, crowd, listeners, base: base.into() }
     }
 }
 

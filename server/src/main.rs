@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use sync_core::model::EpochReason;
 use syncline_server::auth::dev_issuer::DevIssuer;
@@ -144,6 +145,9 @@ const DATABASE: &str = "syncline.db";
 /// How often tombstones are purged.
 const PURGE_EVERY: std::time::Duration = std::time::Duration::from_secs(60 * 60);
 
+/// Files that are open besides connections: the database for each who reads, the log, the event loop.
+const FILES_BESIDE: u64 = 64;
+
 /// Why a command failed, and how it ends.
 struct Failed {
     exit: u8,
@@ -218,6 +222,7 @@ fn serve(args: ServeArgs, json: bool) -> Result<(), Failed> {
     if !dev && config.auth.lets_nobody_in() {
         return Err(Failed { exit: USAGE, message: NO_ISSUER.to_owned() });
     }
+    allow_open_files(config.server.connections_max);
     let tls = tls(&config.server)?;
     let folder = DataFolder::open(&config.server.data)?;
     // Until the end: nobody else may have the folder while the store is open.
@@ -241,6 +246,16 @@ fn serve(args: ServeArgs, json: bool) -> Result<(), Failed> {
     drop(service);
     tracing::info!("stopped");
     served
+}
+
+/// Each connection is an open file, of which the system allows few by itself.
+fn allow_open_files(connections_max: usize) {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = current == maximum || setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
+    let allowed = if raised { maximum } else { current }.unwrap_or(u64::MAX);
+    if allowed < connections_max as u64 + FILES_BESIDE {
+        tracing::warn!(allowed, connections_max, "the system allows fewer open files than `connections_max` needs");
+    }
 }
 
 /// Serves until a signal comes.

@@ -128,6 +128,10 @@ pub enum StoreError {
     /// Try again later. A commit may or may not have been written; its push memory will tell.
     #[error("the store is unavailable")]
     Unavailable(#[source] Box<dyn Error + Send + Sync>),
+    /// There is no room to write, or the disk does not take it; reading goes on. Try again when a person has made room.
+    /// As above, a commit may have been written.
+    #[error("there is no room to write to the store")]
+    Full(#[source] Box<dyn Error + Send + Sync>),
     /// The owner was linked to another one. Resolve it again, and ask about that one.
     #[error("the owner was linked to another one")]
     Moved,
@@ -138,11 +142,14 @@ pub enum StoreError {
 
 /// When to come again if an owner was linked while its request was served.
 const MOVED_RETRY_MS: u64 = 100;
+/// When to come again if there is no room: a person has to make it.
+const FULL_RETRY_MS: u64 = 30_000;
 
 impl From<StoreError> for ServiceError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Moved => Self::Unavailable { retry_after_ms: MOVED_RETRY_MS },
+            StoreError::Full(_) => Self::StorageFull { retry_after_ms: FULL_RETRY_MS, source: Arc::new(error) },
             StoreError::Unavailable(_) | StoreError::Corrupt(_) => Self::Internal(Arc::new(error)),
         }
     }

@@ -4,6 +4,7 @@
 mod binary;
 mod device;
 mod folder;
+mod hardship;
 mod http;
 mod issuers;
 mod proxy;
@@ -14,6 +15,7 @@ mod tunnel;
 pub use binary::syncline;
 pub use device::{Device, Exit, Outcome};
 pub use folder::{Folder, copy_folder, movies};
+pub use hardship::{Hardship, ReadOnly, allow_open_files};
 pub use http::http;
 pub use issuers::{Provider, UserPools};
 pub use proxy::{Bytes, Fault, Proxy};

@@ -47,6 +47,14 @@ pub(super) enum CliError {
     /// The server will not take requests of this version: upgrade.
     #[error("{0}")]
     UpgradeRequired(String),
+    /// The device's file does not do.
+    #[error("{what}")]
+    File {
+        /// Why.
+        problem: FileProblem,
+        /// The same in words, with what helps.
+        what: String,
+    },
     /// Needs a person.
     #[error("{0}")]
     Failed(String),
@@ -55,14 +63,27 @@ pub(super) enum CliError {
     OutputClosed,
 }
 
+/// What is wrong with a device's file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum FileProblem {
+    /// There is no room for it.
+    Full,
+    /// It holds what nobody has written.
+    Damaged,
+    /// It is something else's.
+    Foreign,
+    /// It cannot be used now, or by this version.
+    Unusable,
+}
+
 impl CliError {
     pub(super) const fn exit(&self) -> Exit {
         match self {
-            Self::Usage(_) | Self::LimitExceeded(_) => Exit::Usage,
+            Self::Usage(_) | Self::LimitExceeded(_) | Self::File { problem: FileProblem::Foreign, .. } => Exit::Usage,
             Self::NotSignedIn(_) => Exit::NotSignedIn,
             Self::Offline(_) => Exit::Offline,
             Self::NotFound(_) => Exit::NotFound,
-            Self::UpgradeRequired(_) | Self::Failed(_) => Exit::Failure,
+            Self::UpgradeRequired(_) | Self::File { .. } | Self::Failed(_) => Exit::Failure,
             Self::OutputClosed => Exit::Success,
         }
     }
@@ -70,13 +91,15 @@ impl CliError {
     /// A stable code, with the names of the wire where it has one.
     const fn code(&self) -> &'static str {
         match self {
-            Self::Usage(_) => "InvalidParameter",
+            Self::Usage(_) | Self::File { problem: FileProblem::Foreign, .. } => "InvalidParameter",
             Self::LimitExceeded(_) => "LimitExceeded",
             Self::NotSignedIn(_) => "NotAuthorized",
             Self::Offline(_) => "Offline",
             Self::NotFound(_) => "ResourceNotFound",
             Self::UpgradeRequired(_) => "UpgradeRequired",
-            Self::Failed(_) | Self::OutputClosed => "InternalError",
+            Self::File { problem: FileProblem::Full, .. } => "StorageFull",
+            Self::File { problem: FileProblem::Damaged, .. } => "FileDamaged",
+            Self::File { problem: FileProblem::Unusable, .. } | Self::Failed(_) | Self::OutputClosed => "InternalError",
         }
     }
 

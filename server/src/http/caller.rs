@@ -1,5 +1,7 @@
 //! Who calls, and which dataset is meant.
 
+use std::sync::Arc;
+
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::header;
 use axum::http::request::Parts;
@@ -7,8 +9,10 @@ use sync_core::model::{DatasetName, DeviceId, Owner, RecordKey, Timestamp};
 
 use crate::auth::policy::Caller;
 use crate::auth::rules::SignedIn;
+use crate::error::ServiceError;
 use crate::http::App;
 use crate::http::error::HttpError;
+use crate::http::places::{self, Places};
 use crate::store::DatasetAddress;
 
 impl FromRequestParts<App> for SignedIn {
@@ -19,6 +23,12 @@ impl FromRequestParts<App> for SignedIn {
         let Self { caller: login, expires_at } = app.deps.verifier.verify(authorization, app.deps.clock.now()).await?;
         let caller = app.deps.service.resolve_caller(login).await?;
         app.rates.check(&caller)?;
+        let of_identity = app.crowd.enter(&caller)?;
+        let too_many = |_| ServiceError::TooManyRequests { retry_after_ms: places::RETRY_AFTER_MS };
+        let among_all = Arc::clone(&app.requests).try_acquire_owned().map_err(too_many)?;
+        if let Some(places) = parts.extensions.get::<Places>() {
+            places.keep(among_all, of_identity);
+        }
         Ok(Self { caller, expires_at })
     }
 }

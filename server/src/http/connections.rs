@@ -1,21 +1,26 @@
 //! Connections: how many, how slow, and how they end.
 
+mod watchdog;
+
 use std::future::Future;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use crate::config::ServerConfig;
+use crate::http::connections::watchdog::{Patience, Watchdog};
 use crate::metrics::Metrics;
 use crate::tls::Tls;
 
@@ -52,19 +57,15 @@ pub async fn serve(entrance: Entrance, router: Router, config: &ServerConfig, st
             },
         };
         let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(config.head_timeout.get());
         builder.http2().timer(TokioTimer::new()).keep_alive_interval(config.head_timeout.get());
         let (router, watcher, counted) = (router.clone(), graceful.watcher(), metrics.connection());
         let acceptor = tls.as_ref().map(|tls| tls.acceptor());
-        let handshake_timeout = config.head_timeout.get();
+        let patience = Patience { head: config.head_timeout.get(), answer: config.answer_timeout.get() };
         connections.spawn(async move {
             match acceptor {
-                None => serve_one(stream, &builder, router, watcher).await,
-                Some(acceptor) => match tokio::time::timeout(handshake_timeout, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => serve_one(stream, &builder, router, watcher).await,
-                    Ok(Err(error)) => tracing::debug!(%error, "a connection did not become a secure one"),
-                    Err(_) => tracing::debug!("a connection became a secure one too slowly"),
-                },
+                None => serve_one(stream, &builder, router, watcher, patience).await,
+                // Apart, because plain connections have no use for what it takes.
+                Some(acceptor) => Box::pin(serve_secure(stream, acceptor, builder, router, watcher, patience)).await,
             }
             drop((permit, counted));
         });
@@ -78,15 +79,38 @@ pub async fn serve(entrance: Entrance, router: Router, config: &ServerConfig, st
     connections.shutdown().await;
 }
 
+async fn serve_secure(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    builder: Builder<TokioExecutor>,
+    router: Router,
+    watcher: Watcher,
+    patience: Patience,
+) {
+    match tokio::time::timeout(patience.head, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => serve_one(stream, &builder, router, watcher, patience).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a connection did not become a secure one"),
+        Err(_) => tracing::debug!("a connection became a secure one too slowly"),
+    }
+}
+
 async fn serve_one(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     builder: &Builder<TokioExecutor>,
     router: Router,
     watcher: Watcher,
+    patience: Patience,
 ) {
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).into_owned();
-    if let Err(error) = watcher.watch(connection).await {
-        tracing::debug!(error, "a connection broke off");
+    let (watchdog, watched) = Watchdog::over(router);
+    let service = service_fn(move |request| watched.serve(request));
+    // Pinned where they are made: whoever waits for long has them in memory once.
+    let serving = pin!(watcher.watch(builder.serve_connection(TokioIo::new(stream), service)));
+    let ends = pin!(watchdog.ends(patience));
+    tokio::select! {
+        served = serving => if let Err(error) = served {
+            tracing::debug!(error, "a connection broke off");
+        },
+        () = ends => tracing::debug!("a connection was given up: nothing came, or nothing was taken"),
     }
 }
 

@@ -55,6 +55,11 @@ impl From<InvalidName> for HttpError {
 
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
+        if let Self::Service(error) = &self
+            && let Some(error) = error.untold()
+        {
+            tracing::error!(error, "failed to answer a request");
+        }
         let (status, body, header) = self.parts();
         let mut response = (status, Json(body)).into_response();
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -107,7 +112,7 @@ impl HttpError {
     }
 }
 
-/// Status and header of a service error; what is told to nobody is logged here.
+/// Status and header of a service error.
 fn of_service(error: &ServiceError) -> (StatusCode, Header) {
     match error {
         ServiceError::NotAuthorized(_) => {
@@ -128,10 +133,10 @@ fn of_service(error: &ServiceError) -> (StatusCode, Header) {
             (StatusCode::SERVICE_UNAVAILABLE, Some((header::RETRY_AFTER, seconds(*retry_after_ms))))
         }
         ServiceError::UpgradeRequired { .. } => (StatusCode::UPGRADE_REQUIRED, None),
-        ServiceError::Internal(source) => {
-            tracing::error!(error = source.as_ref(), "failed to answer a request");
-            (StatusCode::INTERNAL_SERVER_ERROR, None)
+        ServiceError::StorageFull { retry_after_ms, source: _ } => {
+            (StatusCode::INSUFFICIENT_STORAGE, Some((header::RETRY_AFTER, seconds(*retry_after_ms))))
         }
+        ServiceError::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, None),
     }
 }
 

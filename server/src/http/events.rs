@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -20,6 +21,7 @@ use crate::http::App;
 use crate::http::caller::ForOwner;
 use crate::http::error::HttpError;
 use crate::http::openapi::{ErrorBody, Failures};
+use crate::http::places::Places;
 use crate::service::hints::{Heard, Hint, HintId, Subscription};
 
 /// When to come again if too many are listening.
@@ -56,11 +58,15 @@ struct HintBody {
 async fn events(
     State(app): State<App>,
     ForOwner { caller, owner, expires_at }: ForOwner,
+    Extension(places): Extension<Places>,
     headers: HeaderMap,
 ) -> Result<Response, HttpError> {
     app.deps.service.allow_to_see(&caller, &owner)?;
     let too_many = |_| ServiceError::TooManyRequests { retry_after_ms: RETRY_AFTER_MS };
     let permit = Arc::clone(&app.streams).try_acquire_owned().map_err(too_many)?;
+    let of_identity = app.listeners.enter(&caller)?;
+    // A stream has its place among streams, and none among requests any more.
+    places.keep(permit, of_identity);
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
     // An id that is not one of ours is of a run that is not known: then everything is to be pulled.
     let last = last.map(|id| HintId::parse(id).unwrap_or(HintId::UNKNOWN));
@@ -69,13 +75,8 @@ async fn events(
     let ready = Event::default().event("ready").id(subscription.id().to_string()).data("{}");
     let first = stream::iter([Ok(ready)]);
     let rest = hints(subscription).take_until(tokio::time::sleep(Duration::from_millis(left)));
-    // The permit goes with the stream.
-    let all = first.chain(rest).map(move |event| {
-        let _held = &permit;
-        event
-    });
     let heartbeat = KeepAlive::new().interval(app.deps.server.heartbeat.get());
-    Ok(Sse::new(all).keep_alive(heartbeat).into_response())
+    Ok(Sse::new(first.chain(rest)).keep_alive(heartbeat).into_response())
 }
 
 fn hints(subscription: Subscription) -> impl Stream<Item = Result<Event, Infallible>> {

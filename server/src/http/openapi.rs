@@ -63,6 +63,9 @@ pub(super) enum Failures {
     /// It cannot be done right now, such as to tell whose the token is: come again after `Retry-After` seconds.
     #[response(status = 503)]
     Unavailable(ErrorBody),
+    /// The server has no room to write; reading goes on. Come again after `Retry-After` seconds.
+    #[response(status = 507)]
+    StorageFull(ErrorBody),
 }
 
 /// What a request with a body may be answered with besides.

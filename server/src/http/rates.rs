@@ -35,7 +35,7 @@ impl Rates {
 
 impl<C: Clock + Clone> Rates<C> {
     fn with_clock(config: &RatesConfig, clock: C) -> Self {
-        let RatesConfig { requests_per_second, burst } = *config;
+        let RatesConfig { requests_per_second, burst, at_once: _, streams_at_once: _ } = *config;
         let quota = NonZeroU32::new(requests_per_second).map(|rate| {
             let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
             Quota::per_second(rate).allow_burst(burst)
@@ -76,7 +76,10 @@ mod tests {
     #[test]
     fn an_identity_has_a_burst_and_then_a_steady_rate_of_its_own() {
         let clock = FakeRelativeClock::default();
-        let rates = Rates::with_clock(&RatesConfig { requests_per_second: 2, burst: 3 }, clock.clone());
+        let rates = Rates::with_clock(
+            &RatesConfig { requests_per_second: 2, burst: 3, at_once: 0, streams_at_once: 0 },
+            clock.clone(),
+        );
         let (ada, bob) = (identity("ada"), identity("bob"));
         for _ in 0..3 {
             rates.check(&ada).unwrap();
@@ -93,14 +96,17 @@ mod tests {
 
     #[test]
     fn zero_is_no_limit() {
-        let rates = Rates::new(&RatesConfig { requests_per_second: 0, burst: 0 });
+        let rates = Rates::new(&RatesConfig { requests_per_second: 0, burst: 0, at_once: 0, streams_at_once: 0 });
         (0..1_000).for_each(|_| rates.check(&identity("ada")).unwrap());
     }
 
     #[test]
     fn identities_that_are_away_are_forgotten() {
         let clock = FakeRelativeClock::default();
-        let rates = Rates::with_clock(&RatesConfig { requests_per_second: 10, burst: 10 }, clock.clone());
+        let rates = Rates::with_clock(
+            &RatesConfig { requests_per_second: 10, burst: 10, at_once: 0, streams_at_once: 0 },
+            clock.clone(),
+        );
         for number in 0..10 * CHECKS_PER_TIDYING {
             rates.check(&identity(&number.to_string())).unwrap();
             clock.advance(Duration::from_millis(1));

@@ -9,13 +9,9 @@ use axum::routing::post;
 use sync_core::protocol::SyncRequest;
 
 use crate::auth::rules::SignedIn;
-use crate::error::ServiceError;
 use crate::http::App;
 use crate::http::error::HttpError;
 use crate::http::message;
-
-/// When to come again if too many others are being served.
-const RETRY_AFTER_MS: u64 = 1_000;
 
 pub(super) fn router() -> Router<App> {
     Router::new().route("/v1/sync", post(sync))
@@ -27,8 +23,6 @@ async fn sync(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, HttpError> {
-    let too_many = |_| ServiceError::TooManyRequests { retry_after_ms: RETRY_AFTER_MS };
-    let _permit = app.requests.try_acquire().map_err(too_many)?;
     let formats = message::formats(&headers)?;
     let bytes = message::read(&app, body).await?;
     let request: SyncRequest = message::parse(&app, &headers, bytes, formats.request).await?;

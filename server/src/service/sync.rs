@@ -213,8 +213,8 @@ const fn is_written(outcome: &Outcome) -> bool {
 
 /// Says in a dataset's answer that it cannot be served. What is told to nobody is logged here.
 fn tell(response: &mut DatasetResponse, error: &ServiceError) {
-    if let ServiceError::Internal(source) = error {
-        tracing::error!(dataset.name = %response.name, error = source.as_ref(), "failed to sync dataset `{}`", response.name);
+    if let Some(error) = error.untold() {
+        tracing::error!(dataset.name = %response.name, error, "failed to sync dataset `{}`", response.name);
     }
     response.error = Some(error.body());
 }

@@ -32,7 +32,7 @@ impl MeteredStore {
     ) -> Result<T, StoreError> {
         let started = Instant::now();
         let result = work.await;
-        let failed = matches!(result, Err(StoreError::Unavailable(_) | StoreError::Corrupt(_)));
+        let failed = matches!(result, Err(StoreError::Unavailable(_) | StoreError::Full(_) | StoreError::Corrupt(_)));
         self.metrics.stored(operation, started.elapsed(), !failed);
         result
     }

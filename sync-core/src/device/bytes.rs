@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
 
 use crate::device::{DeviceError, ReplicaError};
 use crate::model::{RecordKey, RemovalReason, Value};
@@ -16,9 +17,31 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ReplicaErro
     rmp_serde::from_slice(bytes).map_err(corrupt)
 }
 
-pub(super) fn value(bytes: &[u8]) -> Result<Value, ReplicaError> {
-    Value::from_bytes(bytes).map_err(corrupt)
+/// A record's value as it is kept: its canonical bytes, and behind them a check on key and value. SQLite would not notice
+/// if a disk changed bytes within them.
+pub(super) fn sealed(key: &RecordKey, value: &Value) -> Vec<u8> {
+    let mut bytes = value.to_bytes();
+    bytes.extend(check(key, &bytes));
+    bytes
 }
+
+/// Reads such a value. Earlier versions wrote no check; what they wrote is read as it is.
+pub(super) fn value(key: &RecordKey, bytes: &[u8]) -> Result<Value, ReplicaError> {
+    let value = match bytes.split_last_chunk::<CHECK_BYTES>() {
+        Some((value, found)) if check(key, value) == *found => value,
+        _ => bytes,
+    };
+    // With a check that is not its own it is no value: there are bytes after it.
+    Value::from_bytes(value).map_err(corrupt)
+}
+
+fn check(key: &RecordKey, value: &[u8]) -> [u8; CHECK_BYTES] {
+    let hash = Sha256::new().chain_update(key.as_str()).chain_update([0xff]).chain_update(value).finalize();
+    hash.first_chunk().copied().expect("a hash is longer")
+}
+
+/// Enough that one damage in four thousand million is missed.
+const CHECK_BYTES: usize = 4;
 
 pub(super) fn key(bytes: Vec<u8>) -> Result<RecordKey, ReplicaError> {
     let text = String::from_utf8(bytes).map_err(corrupt)?;

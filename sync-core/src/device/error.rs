@@ -11,7 +11,7 @@ pub enum DeviceError {
     #[error("the device's file is in use by another process")]
     Busy(#[source] rusqlite::Error),
     /// The disk is full: make room.
-    #[error("there is no room left for the device's file")]
+    #[error("there is no room left for the device's file; nothing was written")]
     Full(#[source] rusqlite::Error),
     /// The file, or its folder, may not be written.
     #[error("the device's file cannot be written")]
@@ -44,6 +44,8 @@ impl From<rusqlite::Error> for DeviceError {
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy(error),
             Some(ErrorCode::DiskFull) => Self::Full(error),
+            // A quota, a limit of the process, a file system that became read-only: SQLite does not tell them apart.
+            Some(ErrorCode::SystemIoFailure) if takes_nothing(&error) => Self::Full(error),
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Self::ReadOnly(error),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch) => {
                 Self::Corrupt(error.to_string())
@@ -54,6 +56,13 @@ impl From<rusqlite::Error> for DeviceError {
             None => Self::Corrupt(error.to_string()),
         }
     }
+}
+
+/// Whether the disk took nothing of what was to be written.
+fn takes_nothing(error: &rusqlite::Error) -> bool {
+    use rusqlite::ffi::{SQLITE_IOERR_SHMOPEN, SQLITE_IOERR_SHMSIZE, SQLITE_IOERR_WRITE};
+    let extended = error.sqlite_error().map(|error| error.extended_code);
+    extended.is_some_and(|code| [SQLITE_IOERR_WRITE, SQLITE_IOERR_SHMOPEN, SQLITE_IOERR_SHMSIZE].contains(&code))
 }
 
 impl From<ReplicaError> for DeviceError {

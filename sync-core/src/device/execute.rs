@@ -7,7 +7,7 @@ use crate::device::replica::replica_id;
 use crate::device::{Address, DeviceError, bytes};
 use crate::merge::replica::{GroupHeader, GroupId, PendingPatch, Write};
 use crate::model::limits::GROUP_BYTES_MAX;
-use crate::model::{Record, RecordKey, RecordState, SyncCount, Timestamp, Value};
+use crate::model::{Record, RecordKey, RecordState, SyncCount, Timestamp};
 
 /// Executes the writes of a plan in order.
 pub(super) fn execute(connection: &Connection, address: &Address, writes: &[Write]) -> Result<(), DeviceError> {
@@ -134,8 +134,8 @@ impl Target<'_> {
                 replica,
                 group,
                 key.as_str().as_bytes(),
-                under.as_ref().map(Value::to_bytes),
-                value.as_ref().map(Value::to_bytes),
+                under.as_ref().map(|value| bytes::sealed(key, value)),
+                value.as_ref().map(|value| bytes::sealed(key, value)),
                 device_time.0,
                 whole,
                 claimed,
@@ -155,7 +155,7 @@ impl Target<'_> {
         for record in records {
             let Record { key, state, sync_count, modified_by, modified_at, device_time } = record;
             let (value, removed) = match state {
-                RecordState::Value(value) => (Some(value.to_bytes()), None),
+                RecordState::Value(value) => (Some(bytes::sealed(key, value)), None),
                 RecordState::Removed(reason) => (None, Some(bytes::reason_name(*reason))),
             };
             insert.execute((
@@ -199,7 +199,8 @@ impl Target<'_> {
                 entry.losses.clear();
                 size = value.len();
             }
-            let (key, value) = (bytes::key(row.get(0)?)?, Some(bytes::value(value)?));
+            let key = bytes::key(row.get(0)?)?;
+            let value = Some(bytes::value(&key, value)?);
             entry.losses.push(Loss { key, path: Vec::new(), side: Side::Remote, under: None, value });
         }
         if entry.losses.is_empty() { Ok(()) } else { self.log(&entry) }

@@ -90,7 +90,7 @@ impl Replica for StoredReplica<'_> {
     fn patches(&self, key: &RecordKey) -> Result<Vec<(GroupId, PendingPatch)>, ReplicaError> {
         let select = "SELECT under, value, device_time, whole, claimed, question, sent, group_id
             FROM patch WHERE replica_id = ?1 AND key = ?2 ORDER BY group_id";
-        self.rows(select, (self.id, key.as_str().as_bytes()), |row| Ok((group_id(row, 7)?, patch(row)?)))
+        self.rows(select, (self.id, key.as_str().as_bytes()), |row| Ok((group_id(row, 7)?, patch(key, row)?)))
     }
 
     fn groups(&self) -> Result<Vec<GroupHeader>, ReplicaError> {
@@ -109,7 +109,11 @@ impl Replica for StoredReplica<'_> {
         // SQLite would rather walk all patches in order of their keys than sort the few of a group.
         let select = "SELECT under, value, device_time, whole, claimed, question, sent, key
             FROM patch INDEXED BY patch_by_group WHERE replica_id = ?1 AND group_id = ?2 ORDER BY key";
-        self.rows(select, (self.id, bytes::integer(id.0)), |row| Ok((bytes::key(row.get(7)?)?, patch(row)?)))
+        self.rows(select, (self.id, bytes::integer(id.0)), |row| {
+            let key = bytes::key(row.get(7)?)?;
+            let patch = patch(&key, row)?;
+            Ok((key, patch))
+        })
     }
 
     fn last_group(&self) -> Result<GroupId, ReplicaError> {
@@ -151,7 +155,7 @@ fn group_id(row: &Row<'_>, column: usize) -> Result<GroupId, DeviceError> {
 /// Reads `value, removed, count, modified_by, modified_at, device_time`.
 fn record(key: &RecordKey, row: &Row<'_>) -> Result<Record, DeviceError> {
     let state = match row.get_ref(0)?.as_blob_or_null().map_err(bytes::corrupt)? {
-        Some(value) => RecordState::Value(bytes::value(value)?),
+        Some(value) => RecordState::Value(bytes::value(key, value)?),
         None => RecordState::Removed(bytes::reason(row.get_ref(1)?.as_str().map_err(bytes::corrupt)?)),
     };
     let modified_by = row.get_ref(3)?.as_blob_or_null().map_err(bytes::corrupt)?;
@@ -166,13 +170,13 @@ fn record(key: &RecordKey, row: &Row<'_>) -> Result<Record, DeviceError> {
 }
 
 /// Reads `under, value, device_time, whole, claimed, question, sent`.
-fn patch(row: &Row<'_>) -> Result<PendingPatch, DeviceError> {
+fn patch(key: &RecordKey, row: &Row<'_>) -> Result<PendingPatch, DeviceError> {
     let blob = |column| -> Result<Option<&[u8]>, DeviceError> {
         Ok(row.get_ref(column)?.as_blob_or_null().map_err(bytes::corrupt)?)
     };
     Ok(PendingPatch {
-        under: blob(0)?.map(bytes::value).transpose()?,
-        value: blob(1)?.map(bytes::value).transpose()?,
+        under: blob(0)?.map(|value| bytes::value(key, value)).transpose()?,
+        value: blob(1)?.map(|value| bytes::value(key, value)).transpose()?,
         device_time: Timestamp(row.get(2)?),
         whole: row.get(3)?,
         claimed: row.get(4)?,

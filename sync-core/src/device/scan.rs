@@ -25,7 +25,7 @@ pub(super) fn scan<E: From<DeviceError>>(
         let read = || -> Result<(RecordKey, Option<Value>), DeviceError> {
             let key = bytes::key(row.get(0)?)?;
             let value = match row.get_ref(1)?.as_blob_or_null().map_err(bytes::corrupt)? {
-                Some(value) => Some(bytes::value(value)?),
+                Some(value) => Some(bytes::value(&key, value)?),
                 None => visible(&stored, &key)?,
             };
             Ok((key, value))

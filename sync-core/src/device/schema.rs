@@ -94,6 +94,7 @@ const PRAGMAS: &str = "
     PRAGMA synchronous = FULL;
     PRAGMA checkpoint_fullfsync = ON;
     PRAGMA cache_size = -8192;
+    PRAGMA cell_size_check = ON;
     PRAGMA journal_size_limit = 16777216;
 ";
 

@@ -267,6 +267,8 @@ pub mod code {
     pub const LIMIT_EXCEEDED: &str = "LimitExceeded";
     /// Come again later.
     pub const TOO_MANY_REQUESTS: &str = "TooManyRequests";
+    /// The server has no room to write; try again later. Reading goes on.
+    pub const STORAGE_FULL: &str = "StorageFull";
     /// The server's fault; try again later.
     pub const INTERNAL_ERROR: &str = "InternalError";
     /// The client is too old for this server.

@@ -3,11 +3,11 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Output, Stdio};
 
 use serde_json::Value;
 
-use crate::harness::{Folder, syncline};
+use crate::harness::{Folder, Hardship, syncline};
 
 /// The exit codes that `syncline device --help` promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,7 @@ pub struct Device {
     server: Option<String>,
     token: Option<Token>,
     trusts: Option<PathBuf>,
+    hardship: Hardship,
 }
 
 #[derive(Clone, Debug)]
@@ -52,7 +53,8 @@ enum Token {
 impl Device {
     /// A device that has never seen a server.
     pub fn new(folder: &Folder, name: &str) -> Self {
-        Self { db: folder.path(&format!("{name}.db")), server: None, token: None, trusts: None }
+        let db = folder.path(&format!("{name}.db"));
+        Self { db, server: None, token: None, trusts: None, hardship: Hardship::default() }
     }
 
     /// The same file, with a server's address.
@@ -77,6 +79,12 @@ impl Device {
     #[must_use]
     pub fn trusting(&self, certificate: &Path) -> Self {
         Self { trusts: Some(certificate.to_owned()), ..self.clone() }
+    }
+
+    /// The same file, used by processes that have to bear something.
+    #[must_use]
+    pub fn under(&self, hardship: &Hardship) -> Self {
+        Self { hardship: hardship.clone(), ..self.clone() }
     }
 
     /// A byte for byte copy of the file, as somebody makes who moves to a new phone.
@@ -133,7 +141,7 @@ impl Device {
     /// # Panics
     /// If the binary does not start.
     pub fn spawn(&self, arguments: &[&str]) -> Child {
-        let mut command = Command::new(syncline());
+        let mut command = self.hardship.command(syncline());
         command.args(["device", "--db"]).arg(&self.db).args(arguments);
         for name in ["SYNCLINE_DB", "SYNCLINE_SERVER", "SYNCLINE_TOKEN"] {
             command.env_remove(name);

@@ -9,7 +9,8 @@ use syncline_server::auth::dev_issuer::DevIssuer;
 use syncline_server::clock::{Clock as _, SystemClock, SystemRandom};
 use syncline_server::data_folder::DataFolder;
 
-use crate::harness::syncline;
+use crate::harness::hardship::bound_files;
+use crate::harness::{Hardship, syncline};
 
 /// A running `syncline serve --dev` over a data folder, on a free port of 127.0.0.1.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ impl Server {
     /// # Panics
     /// If it does not start.
     pub fn start(data: &Path) -> Self {
-        Self::start_with(data, &[])
+        Self::start_with(data, &[], &Hardship::default())
     }
 
     /// Starts a server with a file of configuration.
@@ -33,13 +34,33 @@ impl Server {
     /// # Panics
     /// If it does not start.
     pub fn start_configured(data: &Path, config: &Path) -> Self {
-        Self::start_with(data, &["--config", config.to_str().expect("a path in UTF-8")])
+        Self::start_with(data, &["--config", config.to_str().expect("a path in UTF-8")], &Hardship::default())
     }
 
-    fn start_with(data: &Path, options: &[&str]) -> Self {
+    /// Starts a server that has to bear something.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub fn start_under(data: &Path, hardship: &Hardship) -> Self {
+        Self::start_with(data, &[], hardship)
+    }
+
+    /// Starts a server that may fail to start; then what it has logged.
+    ///
+    /// # Errors
+    /// What it has logged.
+    pub fn try_start(data: &Path) -> Result<Self, String> {
+        Self::launch(data, &[], &Hardship::default())
+    }
+
+    fn start_with(data: &Path, options: &[&str], hardship: &Hardship) -> Self {
+        Self::launch(data, options, hardship).unwrap_or_else(|log| panic!("the server did not start: {log}"))
+    }
+
+    fn launch(data: &Path, options: &[&str], hardship: &Hardship) -> Result<Self, String> {
         let log = data.with_extension("log");
         let log_file = File::options().create(true).append(true).open(&log).expect("the log can be written");
-        let mut command = Command::new(syncline());
+        let mut command = hardship.command(syncline());
         command.args(["serve", "--dev", "--listen", "127.0.0.1:0", "--data"]).arg(data).args(options);
         // Tests ask more often than a device does; those about rates say so in their configuration.
         let sets_rates = |file: &str| std::fs::read_to_string(file).is_ok_and(|text| text.contains("[rates]"));
@@ -55,12 +76,13 @@ impl Server {
             line.split_whitespace().find(|word| word.starts_with("http://") || word.starts_with("https://"))
         else {
             let _stopped = process.kill();
-            panic!("the server's first line has no address: {line:?}; its log is {}", log.display());
+            let _ended = process.wait();
+            return Err(std::fs::read_to_string(log).unwrap_or_default());
         };
         let url = url.trim_end_matches('/').to_owned();
         // Whatever else it prints is read, so that it never waits for a full pipe.
         std::thread::spawn(move || output.read_to_end(&mut Vec::new()));
-        Self { process, url, data: data.to_owned() }
+        Ok(Self { process, url, data: data.to_owned() })
     }
 
     /// Where it listens.
@@ -125,9 +147,29 @@ impl Server {
     /// # Panics
     /// If the system does not tell.
     pub fn memory_peak(&self) -> u64 {
+        self.memory_of("VmHWM:")
+    }
+
+    fn memory_of(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
-        1024 * peak.and_then(|peak| peak.parse::<u64>().ok()).expect("the system tells")
+        let found = status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
+        1024 * found.and_then(|found| found.parse::<u64>().ok()).expect("the system tells")
+    }
+
+    /// The memory that it has now, in bytes.
+    ///
+    /// # Panics
+    /// If the system does not tell.
+    pub fn memory(&self) -> u64 {
+        self.memory_of("VmRSS:")
+    }
+
+    /// No file of its may become longer, or again as long as it likes. It started under [`Hardship::files_up_to`].
+    ///
+    /// # Panics
+    /// If it has ended.
+    pub fn bound_files(&self, bytes: Option<u64>) {
+        bound_files(self.process.id(), bytes);
     }
 
     /// Sends it a signal, such as `HUP`.

@@ -97,7 +97,11 @@ fn without_a_server_everything_but_sync_works_and_sync_gives_up_in_time() {
     let text = "what another program has written, and wants to find again";
     let foreign = folder.write("foreign.db", text);
     let outcome = Device::new(&folder, "foreign").ends(Exit::Usage, &["list", "notes"]);
-    assert!(outcome.stderr.ends_with("foreign.db: the file is not a device's file\n"), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.ends_with("foreign.db: the file is not a device's file, or its beginning is damaged\n"),
+        "{}",
+        outcome.stderr
+    );
     assert_eq!(std::fs::read_to_string(foreign).unwrap(), text);
     phone.ends(Exit::NotSignedIn, &["sync"]);
     let outcome = phone.ends(Exit::Usage, &["put", "notes", "--json"]);

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of tests are tests too")]
 
 mod copies;
+mod crowds;
+mod disks;
 mod events;
 mod faults;
 mod groups;

@@ -1,5 +1,7 @@
 //! What errors look like, for the document. They are made where errors are made, so that they are true.
 
+use std::sync::Arc;
+
 use axum::http::HeaderName;
 use serde_json::{Value, json};
 use utoipa::openapi::header::HeaderBuilder;
@@ -44,6 +46,7 @@ fn errors() -> Vec<HttpError> {
         },
         ServiceError::TooManyRequests { retry_after_ms: 1_000 },
         ServiceError::Unavailable { retry_after_ms: 5_000 },
+        ServiceError::StorageFull { retry_after_ms: 30_000, source: Arc::from(Box::from("an example")) },
     ];
     let of_http = [
         HttpError::invalid("`limit` is 1 to 2000"),

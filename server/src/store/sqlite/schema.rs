@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, Error, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, Error, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 
 use crate::store::StoreError;
 
@@ -31,6 +31,7 @@ pub(super) fn open(file: &Path) -> Result<Connection, StoreError> {
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
         connection.pragma_update(None, "cache_size", -65_536)?;
+        connection.pragma_update(None, "cell_size_check", true)?;
         Ok(connection)
     };
     open().map_err(|error| opening(file, &error))
@@ -45,6 +46,7 @@ pub(super) fn open_reader(file: &Path) -> Result<Connection, StoreError> {
         prepare_once(&connection)?;
         connection.pragma_update(None, "query_only", true)?;
         connection.pragma_update(None, "cache_size", -16_384)?;
+        connection.pragma_update(None, "cell_size_check", true)?;
         Ok(connection)
     };
     open().map_err(|error| opening(file, &error))
@@ -95,16 +97,30 @@ pub(super) fn opening(file: &Path, error: &Error) -> StoreError {
     let text = match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => format!("{file} is in use by another process"),
         Some(ErrorCode::NotADatabase) => return StoreError::Corrupt(format!("{file} is not a database of Syncline")),
-        Some(ErrorCode::DatabaseCorrupt) => {
-            return StoreError::Corrupt(format!("{file} is damaged; put back a backup and run `syncline fence`"));
-        }
+        Some(ErrorCode::DatabaseCorrupt) => return StoreError::Corrupt(format!("{file} is damaged; {PUT_BACK}")),
         Some(ErrorCode::ReadOnly) => format!("{file} cannot be written"),
         Some(ErrorCode::CannotOpen) => format!("{file} cannot be opened: {error}"),
-        Some(ErrorCode::DiskFull) => format!("there is no room on the disk of {file}"),
+        _ if is_full(error) => {
+            return StoreError::Full(format!("{file} cannot be written: {error}; make room on its disk").into());
+        }
         _ => format!("{file}: {error}"),
     };
     StoreError::Unavailable(text.into())
 }
+
+/// Whether there is no room, or the disk takes nothing for a reason that the operating system does not tell apart from
+/// it: a quota, a limit of the process, a file system that became read-only.
+fn is_full(error: &Error) -> bool {
+    let extended = error.sqlite_error().map(|error| error.extended_code);
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+        || extended.is_some_and(|code| WRITE_FAILURES.contains(&code))
+}
+
+/// What SQLite says if a disk takes nothing: of its database or log, and of what its processes share.
+const WRITE_FAILURES: [i32; 3] = [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_SHMOPEN, ffi::SQLITE_IOERR_SHMSIZE];
+
+/// What helps if a file is damaged.
+pub(super) const PUT_BACK: &str = "stop the server, and put back a backup with `syncline restore --replace`";
 
 /// Why something is not read or written.
 #[derive(Debug)]
@@ -128,9 +144,14 @@ pub(super) fn failed(failure: &Failure) -> StoreError {
         Failure::Statement(error) => error,
     };
     match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => StoreError::Corrupt(error.to_string()),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(error),
+        Some(_) if is_full(error) => StoreError::Full(error.to_string().into()),
         Some(_) => StoreError::Unavailable(error.to_string().into()),
         // Not from SQLite itself: a column does not hold what we put there.
-        None => StoreError::Corrupt(error.to_string()),
+        None => damaged(error),
     }
+}
+
+fn damaged(error: &Error) -> StoreError {
+    StoreError::Corrupt(format!("{error}; {PUT_BACK}"))
 }

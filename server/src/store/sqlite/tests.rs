@@ -29,7 +29,7 @@ fn first_commit() -> Commit {
 
 fn refused(file: &Path) -> String {
     match SqliteStore::open(file).err().unwrap() {
-        StoreError::Unavailable(source) => source.to_string(),
+        StoreError::Unavailable(source) | StoreError::Full(source) => source.to_string(),
         StoreError::Corrupt(text) => text,
         moved @ StoreError::Moved => moved.to_string(),
     }
@@ -113,7 +113,7 @@ async fn a_full_disk_is_an_error_and_the_store_goes_on_afterwards() {
         writer.write(move |connection| commit.write(connection))
     };
     let full = write("large", large).await;
-    assert!(matches!(full, Err(StoreError::Unavailable(_))), "{full:?}");
+    assert!(matches!(full, Err(StoreError::Full(_))), "{full:?}");
     let small = write("small", first_commit()).await;
     assert!(matches!(small, Ok(CommitOutcome::Written)), "{small:?}");
 }

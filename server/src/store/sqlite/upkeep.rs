@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags};
+use sync_core::model::Digest;
 
 use crate::store::StoreError;
+use crate::store::sqlite::rows;
 use crate::store::sqlite::schema::{self, opening};
 
 /// The version of a file, and the newest one that this program knows. Opening a file of an older version brings it up to
@@ -39,12 +41,44 @@ pub(super) fn copy(file: &Path, copy: &Path) -> Result<(), StoreError> {
 pub(super) fn check(file: &Path) -> Result<FileVersion, StoreError> {
     let connection = open(file)?;
     let version = version_of(file, &connection)?;
-    let found: String =
-        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(|error| opening(file, &error))?;
+    // Not the quick one, which does not look for what is in a table and not in its indexes, as pulls read them.
+    let found = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0));
+    let found: String = found.map_err(|error| opening(file, &error))?;
     if found != "ok" {
         return Err(StoreError::Corrupt(format!("{} is damaged: {found}", file.display())));
     }
+    if version.found == version.known {
+        check_digests(file, &connection)?;
+    }
     Ok(version)
+}
+
+/// Looks whether all records are as they were written. SQLite would not notice if only bytes of a value had changed.
+fn check_digests(file: &Path, connection: &Connection) -> Result<(), StoreError> {
+    let differing = || -> Result<Option<i64>, rusqlite::Error> {
+        let mut datasets = connection.prepare(&format!("SELECT {} FROM dataset", rows::HEAD))?;
+        let mut records = connection
+            .prepare(&format!("SELECT {} FROM record WHERE dataset = ?1 AND removal IS NULL", rows::RECORD))?;
+        for dataset in datasets.query_map([], rows::head)? {
+            let (id, head) = dataset?;
+            let mut digest = Digest::default();
+            for record in records.query_map([id], rows::record)? {
+                digest = digest.plus(&record?);
+            }
+            if digest != head.digest {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    };
+    let damaged = |what: String| StoreError::Corrupt(format!("{} is damaged: {what}", file.display()));
+    match differing() {
+        Ok(None) => Ok(()),
+        Ok(Some(id)) => Err(damaged(format!("the records of dataset {id} are not those that were written"))),
+        // What stands in a column is not what was written.
+        Err(error) if error.sqlite_error().is_none() => Err(damaged(error.to_string())),
+        Err(error) => Err(opening(file, &error)),
+    }
 }
 
 /// The version of the file.

@@ -12,6 +12,7 @@ mod pulls;
 mod pushes;
 mod reads;
 mod report;
+mod streams;
 mod wire;
 
 use clap::Parser;
@@ -22,7 +23,7 @@ use report::Report;
 #[derive(Parser)]
 #[command(name = "bench")]
 struct Arguments {
-    /// Only figures of these groups: put, plan, push, pull, wire, million, read.
+    /// Only figures of these groups: put, plan, push, pull, wire, million, read, streams.
     groups: Vec<String>,
     /// Of pushes, only figures whose names contain this, such as "64 devices push 100".
     #[arg(long)]
@@ -35,7 +36,7 @@ struct Arguments {
 /// Measures the figures of a group.
 type Measure = fn(&mut Report);
 
-const GROUPS: [(&str, Measure); 7] = [
+const GROUPS: [(&str, Measure); 8] = [
     ("put", device::measure),
     ("plan", plan::measure),
     ("push", pushes::measure),
@@ -43,6 +44,7 @@ const GROUPS: [(&str, Measure); 7] = [
     ("wire", wire::measure),
     ("million", million::measure),
     ("read", reads::measure),
+    ("streams", streams::measure),
 ];
 
 fn main() {

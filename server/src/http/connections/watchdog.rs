@@ -1,10 +1,9 @@
 //! Ends connections whose other side sends nothing, or does not take what it asked for.
 
-use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,8 +13,7 @@ use axum::http::{Request, Response, header};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use crate::http::places::Places;
 
@@ -32,30 +30,31 @@ pub(super) struct Patience {
 }
 
 /// Watches over one connection.
-pub(super) struct Watchdog(watch::Receiver<Open>);
+pub(super) struct Watchdog(Arc<Mutex<Open>>);
 
 /// Serves one connection, and says what is open on it.
 pub(super) struct Watched {
     router: TowerToHyperService<Router>,
-    open: Arc<watch::Sender<Open>>,
+    open: Arc<Mutex<Open>>,
 }
 
 /// What is open on a connection.
-#[derive(Default)]
 struct Open {
     /// Requests whose answers are not taken.
     requests: usize,
-    /// When answers began that have an end, with a number each.
-    answers: BTreeSet<(Instant, u64)>,
+    /// When the last one was done with, or the connection began.
+    idle_since: Instant,
+    /// When answers began that have an end, the oldest first, with a number each.
+    answers: Vec<(Instant, u64)>,
     /// The last number.
     number: u64,
 }
 
 /// A request whose answer is not taken.
 struct Underway {
-    open: Arc<watch::Sender<Open>>,
-    /// The answer, once it has begun.
-    answer: Option<(Instant, u64)>,
+    open: Arc<Mutex<Open>>,
+    /// The number of the answer, once it has begun.
+    answer: Option<u64>,
     /// Given back with it.
     _places: Places,
 }
@@ -68,29 +67,35 @@ pub(super) struct Answer {
 
 impl Watchdog {
     pub(super) fn over(router: Router) -> (Self, Watched) {
-        let (open, watched) = watch::channel(Open::default());
-        (Self(watched), Watched { router: TowerToHyperService::new(router), open: Arc::new(open) })
+        let open = Open { requests: 0, idle_since: Instant::now(), answers: Vec::new(), number: 0 };
+        let open = Arc::new(Mutex::new(open));
+        (Self(Arc::clone(&open)), Watched { router: TowerToHyperService::new(router), open })
     }
 
     /// Ready when the other side has tried our patience.
-    pub(super) async fn ends(mut self, patience: Patience) {
+    ///
+    /// It looks when something is due and need not be woken by requests: what comes while it sleeps is due later.
+    pub(super) async fn ends(self, patience: Patience) {
         loop {
-            let until = {
-                let open = self.0.borrow_and_update();
-                match open.answers.first() {
-                    Some((begun, _)) => Some(*begun + patience.answer),
-                    None if open.requests == 0 => Some(Instant::now() + patience.head),
-                    // Whoever reads a body has an eye on the time.
-                    None => None,
-                }
-            };
-            let changed = match until {
-                Some(until) => timeout_at(until, self.0.changed()).await,
-                None => Ok(self.0.changed().await),
-            };
-            if !matches!(changed, Ok(Ok(()))) {
+            let now = Instant::now();
+            let due = lock(&self.0).due(patience);
+            if due.is_some_and(|due| due <= now) {
                 return;
             }
+            let look_again = now + patience.head.min(patience.answer);
+            sleep_until(due.unwrap_or(look_again).min(look_again)).await;
+        }
+    }
+}
+
+impl Open {
+    /// When patience ends, if nothing changes.
+    fn due(&self, patience: Patience) -> Option<Instant> {
+        match self.answers.first() {
+            Some((begun, _)) => Some(*begun + patience.answer),
+            None if self.requests == 0 => Some(self.idle_since + patience.head),
+            // Whoever reads a body has an eye on the time, and streams have no end.
+            None => None,
         }
     }
 }
@@ -102,7 +107,7 @@ impl Watched {
     ) -> impl Future<Output = Result<Response<Answer>, Infallible>> + Send + use<> {
         let places = Places::default();
         request.extensions_mut().insert(places.clone());
-        self.open.send_modify(|open| open.requests += 1);
+        lock(&self.open).requests += 1;
         let mut underway = Underway { open: Arc::clone(&self.open), answer: None, _places: places };
         let answered = self.router.call(request);
         async move {
@@ -118,24 +123,27 @@ impl Watched {
 
 impl Underway {
     fn begin_answer(&mut self) {
-        self.open.send_modify(|open| {
-            open.number += 1;
-            let answer = (Instant::now(), open.number);
-            open.answers.insert(answer);
-            self.answer = Some(answer);
-        });
+        let mut open = lock(&self.open);
+        open.number += 1;
+        let number = open.number;
+        open.answers.push((Instant::now(), number));
+        self.answer = Some(number);
     }
 }
 
 impl Drop for Underway {
     fn drop(&mut self) {
-        self.open.send_modify(|open| {
-            open.requests -= 1;
-            if let Some(answer) = &self.answer {
-                open.answers.remove(answer);
-            }
-        });
+        let mut open = lock(&self.open);
+        open.requests -= 1;
+        open.idle_since = Instant::now();
+        if let Some(number) = self.answer {
+            open.answers.retain(|(_, other)| *other != number);
+        }
     }
+}
+
+fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl hyper::body::Body for Answer {

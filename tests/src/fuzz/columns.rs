@@ -27,7 +27,7 @@ fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(before: &[u8], nam
     let length = (block.len() as u32).to_be_bytes();
     let message = [before, name, &[0xc9], &length, &[EXTENSION], block].concat();
     let (rows, taken) = peak(|| decode::<T>(&message, Format::MessagePack));
-    let allowed = said.0 * VALUE_BYTES + said.1 * 3 + message.len() * 64 + 4_096;
+    let allowed = said.0 * VALUE_BYTES + said.1 * 3 + message.len() * 32 + 4_096;
     assert!(taken <= allowed, "a block of {} bytes that says {said:?} took {taken} bytes", block.len());
     let Ok(rows) = rows else { return };
     let written = encode(&rows, Format::MessagePack);
@@ -74,4 +74,4 @@ const EXTENSION: u8 = 0x43;
 const VALUES_MAX: usize = 20_000;
 const BYTES_MAX: usize = 1 << 20;
 /// What one value, record or patch takes at most while it is read.
-const VALUE_BYTES: usize = 1_024;
+const VALUE_BYTES: usize = 128;

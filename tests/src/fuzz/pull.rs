@@ -136,9 +136,11 @@ impl World {
         let Self { replica, now, random, .. } = self;
         let mut context = Context { now: *now, random };
         let (plan, _) = plan_answer(replica, &request, response.as_ref(), &mut context).expect(READS);
-        self.device = self.replica.execute(&plan).unwrap_or(self.device);
+        self.execute(&plan);
         let Self { replica, now, random, .. } = self;
         let mut context = Context { now: *now, random };
+        let (again, _) = plan_answer(replica, &request, response.as_ref(), &mut context).expect(READS);
+        assert!(again.writes.is_empty(), "a repeated answer changes something");
         let (plan, _) = plan_response(replica, &request, response, server_time, &mut context).expect(READS);
         self.execute(&plan);
     }

@@ -46,8 +46,13 @@ enum Signature {
 }
 
 fn made(input: &mut Input<'_>) {
-    let mut header = json!({"alg": "ES256", "kid": "ours", "typ": "JWT"});
-    let mut claims = json!({"iss": ISSUER, "sub": "ada", "aud": "app", "exp": 1_001});
+    let mut header = json!({"alg": "ES256", "kid": "ours", "typ": input.pick(&["JWT", "JWT", "at+jwt"])});
+    let mut claims = match input.below(4) {
+        0 => json!({"iss": ISSUER, "sub": "ada", "exp": 1_001, "aud": "app"}),
+        1 => json!({"iss": ISSUER, "sub": "ada", "exp": 1_001, "aud": "app", "token_use": "id"}),
+        2 => json!({"iss": ISSUER, "sub": "ada", "exp": 1_001, "aud": ["app", "other"], "azp": "tool"}),
+        _ => json!({"iss": ISSUER, "sub": "ada", "exp": 1_001, "client_id": "tool", "scope": "all", "role": ["a job"]}),
+    };
     change(header.as_object_mut().expect("it is an object"), &["alg", "kid", "typ", "crit", "jwk", "jku"], input);
     let names = ["iss", "sub", "aud", "exp", "nbf", "token_use", "client_id", "azp", "scope", "role", "events", "iat"];
     change(claims.as_object_mut().expect("it is an object"), &names, input);

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use reqwest::Client;
 use rusqlite::{Connection, params};
 use sync_core::model::{
-    ChangeId, Compare, DatasetName, DeviceId, Group, PatchOp, RecordKey, RecordPatch, SyncCount, Timestamp, Value,
+    ChangeId, Compare, DatasetName, DeviceId, Group, PatchOp, Position, RecordKey, RecordPatch, SyncCount, Timestamp,
+    Value,
 };
 use sync_core::protocol::{
     DatasetRequest, Format, GroupStatus, PROTOCOL_VERSION, Push, SyncRequest, SyncResponse, decode, encode,
@@ -42,16 +43,23 @@ pub(crate) fn measure(report: &mut Report) {
                 if (shared && devices < 64) || !report.wants(&name) {
                     continue;
                 }
-                let (mut ours, mut below) = (Vec::new(), Vec::new());
+                let (mut ours, mut below, mut empty) = (Vec::new(), Vec::new(), Vec::new());
                 for _ in 0..ROUNDS {
                     number += 1;
                     below.push(raw(&folder.path(&format!("raw{number}.db")), devices, size, shared));
                     let load = Load { client: client.clone(), sync: sync.clone(), dataset: format!("d{number}"), size };
+                    let load = Arc::new(load);
+                    empty.push(runtime.block_on(nothing(Arc::clone(&load), devices)));
                     let tokens = (0..devices).map(|device| tokens[if shared { 0 } else { device }].clone()).collect();
-                    ours.push(runtime.block_on(pushes(Arc::new(load), tokens)));
+                    ours.push(runtime.block_on(pushes(load, tokens)));
                 }
                 let aim = Aim::ShareAtLeast(if devices == 64 { SHARE } else { 0.0 });
-                report.beside(name, "records/s", median(ours), median(below), aim);
+                let ours = median(ours);
+                report.beside(name.clone(), "records/s", ours, median(below), aim);
+                if devices == 64 {
+                    let name = format!("{name}, beside an empty axum handler");
+                    report.beside(name, "records/s", ours, median(empty), Aim::ShareAtLeast(0.0));
+                }
             }
         }
     }
@@ -88,27 +96,10 @@ async fn device(load: Arc<Load>, number: usize, token: String, begun: Instant) -
         if begun.elapsed() > DURATION {
             break;
         }
-        let groups = vec![Group::new(ChangeId::random(&mut random), patches(number, sequence, load.size))];
-        let request = SyncRequest {
-            version: PROTOCOL_VERSION,
-            device: id,
-            app: None,
-            limits_version: Some(0),
-            list: false,
-            datasets: vec![DatasetRequest {
-                owner: None,
-                name: DatasetName::parse(load.dataset.clone()).expect("a name"),
-                cursor,
-                snapshot: false,
-                page: None,
-                push: Some(Push { device: id, sequence, groups }),
-                delete: false,
-                pull_limit: Some(1),
-            }],
-        };
+        let body = request(&load, id, cursor, sequence, patches(number, sequence, load.size));
         let asked =
             load.client.post(&load.sync).bearer_auth(&token).header("Content-Type", Format::MessagePack.media_type());
-        let answer = asked.body(encode(&request, Format::MessagePack)).send().await.expect("the server answers");
+        let answer = asked.body(body).send().await.expect("the server answers");
         assert_eq!(answer.status(), 200);
         let answer: SyncResponse =
             decode(&answer.bytes().await.expect("all of it arrives"), Format::MessagePack).expect("it is an answer");
@@ -119,6 +110,66 @@ async fn device(load: Arc<Load>, number: usize, token: String, begun: Instant) -
         records += load.size;
     }
     records
+}
+
+fn request(
+    load: &Load,
+    device: DeviceId,
+    cursor: Option<Position>,
+    sequence: u64,
+    patches: Vec<RecordPatch>,
+) -> Vec<u8> {
+    let groups = vec![Group::new(ChangeId::random(&mut Draw(&SystemRandom)), patches)];
+    let request = SyncRequest {
+        version: PROTOCOL_VERSION,
+        device,
+        app: None,
+        limits_version: Some(0),
+        list: false,
+        datasets: vec![DatasetRequest {
+            owner: None,
+            name: DatasetName::parse(load.dataset.clone()).expect("a name"),
+            cursor,
+            snapshot: false,
+            page: None,
+            push: Some(Push { device, sequence, groups }),
+            delete: false,
+            pull_limit: Some(1),
+        }],
+    };
+    encode(&request, Format::MessagePack)
+}
+
+/// Records per second that an axum handler takes which reads the same bodies and does nothing with them.
+async fn nothing(load: Arc<Load>, devices: usize) -> f64 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let url = format!("http://{}/v1/sync", listener.local_addr().expect("the port is known"));
+    let router =
+        axum::Router::new().route("/v1/sync", axum::routing::post(|_: axum::body::Bytes| async { [0_u8; 200] }));
+    let serving = tokio::spawn(async move { axum::serve(listener, router).await });
+    let begun = Instant::now();
+    let devices: Vec<_> = (0..devices)
+        .map(|number| {
+            let (load, url) = (Arc::clone(&load), url.clone());
+            tokio::spawn(async move {
+                let mut pushed = 0;
+                while begun.elapsed() < DURATION {
+                    let id = DeviceId::random(&mut Draw(&SystemRandom));
+                    let body = request(&load, id, None, pushed as u64, patches(number, pushed as u64, load.size));
+                    let answer = load.client.post(&url).body(body).send().await.expect("the handler answers");
+                    answer.bytes().await.expect("all of it arrives");
+                    pushed += 1;
+                }
+                pushed
+            })
+        })
+        .collect();
+    let mut pushed = 0;
+    for device in devices {
+        pushed += device.await.expect("a device found something");
+    }
+    serving.abort();
+    (pushed * load.size) as f64 / begun.elapsed().as_secs_f64()
 }
 
 /// Each push writes other records, of 1,000 that the device has.

@@ -38,6 +38,11 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
+/// Many small values live for a request, on several threads: it takes less time and gives more memory back than the
+/// system's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Offline-first sync that you host yourself: the server, and a device on the command line
 #[derive(Parser)]
 #[command(name = "syncline", version, after_long_help = HELP)]

@@ -8,6 +8,7 @@ use crate::merge::replica::{
 };
 use crate::model::{
     Added, Compare, Delta, DeviceId, Group, Limits, PatchOp, Record, RecordKey, RecordPatch, SyncCount, Value,
+    limits::PUSH_PATCHES_MAX,
 };
 use crate::policy::{Policies, Policy};
 
@@ -48,6 +49,7 @@ pub fn freeze(
     let (mut count, mut bytes) = (0, 0);
     // Half of what a request may hold: keys and values are counted here, and their wrapping is not.
     let bytes_max = limits.request_bytes_max / 2;
+    let patches_max = limits.request_patches_max.min(PUSH_PATCHES_MAX);
     for header in replica.groups()? {
         let patches = replica.group_patches(header.id)?;
         let waits = patches.iter().any(|(key, patch)| taken.contains(key) || patch.question.is_some());
@@ -59,7 +61,7 @@ pub fn freeze(
         let additions = || earlier.iter().flat_map(|step| &step.added);
         count += header.patches + additions().count();
         bytes += header.bytes + additions().map(Added::encoded_len).sum::<usize>();
-        let full = count > limits.request_patches_max || bytes > bytes_max;
+        let full = count > patches_max || bytes > bytes_max;
         if full && !groups.is_empty() {
             break;
         }

@@ -14,6 +14,9 @@ pub const VALUE_BYTES_MAX: usize = 1 << 20;
 pub const GROUP_PATCHES_MAX: usize = 1_024;
 /// Keys and values of a group, in canonical bytes: DynamoDB's transactions end there.
 pub const GROUP_BYTES_MAX: usize = 4 << 20;
+/// Patches that a device takes into one push as long as they are more than one group. It is as much as a page has, for
+/// the same reasons: memory, and mobile networks.
+pub const PUSH_PATCHES_MAX: usize = 2_000;
 /// Patches in one request.
 pub const REQUEST_PATCHES_MAX: usize = 10_000;
 /// Writes to counters that a device tells apart within a group. Further ones begin another group, because they are

@@ -4,7 +4,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::model::limits::{MESSAGE_BYTES_MAX, MESSAGE_DEPTH_MAX, MESSAGE_VALUES_MAX};
-use crate::model::value::{InvalidValue, json_integers_fit};
+use crate::model::value::InvalidValue;
+#[cfg(feature = "json")]
+use crate::model::value::json_integers_fit;
 use crate::protocol::columns::{self, Cost};
 
 /// How a message is written.
@@ -12,7 +14,8 @@ use crate::protocol::columns::{self, Cost};
 pub enum Format {
     /// MessagePack, the default.
     MessagePack,
-    /// JSON, for people and for browsers' tools.
+    /// JSON, for people and for browsers' tools. With the feature `json`.
+    #[cfg(feature = "json")]
     Json,
 }
 
@@ -21,6 +24,7 @@ impl Format {
     pub const fn media_type(self) -> &'static str {
         match self {
             Self::MessagePack => "application/msgpack",
+            #[cfg(feature = "json")]
             Self::Json => "application/json",
         }
     }
@@ -29,6 +33,7 @@ impl Format {
     pub fn from_media_type(media_type: &str) -> Option<Self> {
         match media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
             "application/msgpack" | "application/x-msgpack" | "application/vnd.msgpack" => Some(Self::MessagePack),
+            #[cfg(feature = "json")]
             "application/json" => Some(Self::Json),
             _ => None,
         }
@@ -57,6 +62,7 @@ pub enum InvalidMessage {
 pub fn encode<T: Serialize>(message: &T, format: Format) -> Vec<u8> {
     match format {
         Format::MessagePack => rmp_serde::to_vec_named(message).expect("messages have no unencodable parts"),
+        #[cfg(feature = "json")]
         Format::Json => serde_json::to_vec(message).expect("messages have no unencodable parts"),
     }
 }
@@ -72,6 +78,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], format: Format) -> Result<T, In
             scan_message_pack(bytes)?;
             rmp_serde::from_slice(bytes).map_err(|error| malformed(&error))
         }
+        #[cfg(feature = "json")]
         Format::Json => {
             let text = std::str::from_utf8(bytes).map_err(|error| malformed(&error))?;
             scan_json(text)?;
@@ -166,6 +173,7 @@ fn scan_message_pack(bytes: &[u8]) -> Result<(), InvalidMessage> {
 }
 
 /// Counts brackets and commas outside of strings; the JSON reader finds everything else.
+#[cfg(feature = "json")]
 fn scan_json(text: &str) -> Result<(), InvalidMessage> {
     let (mut depth, mut values) = (0_usize, 1_usize);
     let mut bytes = text.bytes();
@@ -198,7 +206,7 @@ fn scan_json(text: &str) -> Result<(), InvalidMessage> {
     Ok(())
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "json"))]
 mod tests {
     use super::*;
     use crate::protocol::{GroupStatus, SyncRequest, SyncResponse};

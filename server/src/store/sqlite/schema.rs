@@ -30,7 +30,7 @@ pub(super) fn open(file: &Path) -> Result<Connection, StoreError> {
         // An answered push survives a power cut.
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
-        connection.pragma_update(None, "cache_size", -65_536)?;
+        connection.pragma_update(None, "cache_size", -16_384)?;
         connection.pragma_update(None, "cell_size_check", true)?;
         Ok(connection)
     };
@@ -45,7 +45,7 @@ pub(super) fn open_reader(file: &Path) -> Result<Connection, StoreError> {
         connection.busy_timeout(BUSY_MAX)?;
         prepare_once(&connection)?;
         connection.pragma_update(None, "query_only", true)?;
-        connection.pragma_update(None, "cache_size", -16_384)?;
+        connection.pragma_update(None, "cache_size", -4_096)?;
         connection.pragma_update(None, "cell_size_check", true)?;
         Ok(connection)
     };

@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::join_all;
 use sync_core::merge::push::{Commit, Head};
-use sync_core::model::{CommitTag, DatasetName, EpochId, EpochReason, Owner};
+use sync_core::model::{
+    ChangeId, CommitTag, DatasetName, EpochId, EpochReason, Owner, Record, RecordKey, RecordState, Timestamp, Value,
+};
 
 use super::*;
 
@@ -105,7 +108,7 @@ async fn a_full_disk_is_an_error_and_the_store_goes_on_afterwards() {
         .map(|number| {
             let mut id = [0; 16];
             id[..4].copy_from_slice(&number.to_be_bytes());
-            (sync_core::model::ChangeId::from_bytes(id), SyncCount(1))
+            (ChangeId::from_bytes(id), SyncCount(1))
         })
         .collect();
     let write = |name: &str, commit| {
@@ -116,4 +119,96 @@ async fn a_full_disk_is_an_error_and_the_store_goes_on_afterwards() {
     assert!(matches!(full, Err(StoreError::Full(_))), "{full:?}");
     let small = write("small", first_commit()).await;
     assert!(matches!(small, Ok(CommitOutcome::Written)), "{small:?}");
+}
+
+/// A commit of these records, as a push by one change id makes it.
+fn of_records(head: &Head, numbers: impl Iterator<Item = usize>) -> Commit {
+    let mut commit = if head.exists() { Commit::on(head) } else { first_commit() };
+    let count = commit.head.lineage.count.0 + 1;
+    commit.head.lineage.advance(CommitTag::from_bytes(count.to_be_bytes()));
+    let record = |number: usize| Record {
+        key: key(number),
+        state: RecordState::Value(Value::Text("a value".into())),
+        sync_count: SyncCount(count),
+        modified_by: None,
+        modified_at: Timestamp(0),
+        device_time: Timestamp(0),
+    };
+    commit.records = numbers.map(record).collect();
+    commit.head.records = 1;
+    commit.changes = vec![(change(count), SyncCount(count))];
+    commit
+}
+
+fn key(number: usize) -> RecordKey {
+    RecordKey::parse(format!("record/{number:07}")).unwrap()
+}
+
+fn change(count: u64) -> ChangeId {
+    ChangeId::from_bytes((u128::from(count) << 64).to_be_bytes())
+}
+
+/// The steps of SQLite's machine while something runs. It takes at least one for each row that it reads or writes.
+fn steps(connection: &rusqlite::Connection, run: impl FnOnce()) -> u64 {
+    let taken = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&taken);
+    let step = move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        false
+    };
+    connection.progress_handler(1, Some(step)).unwrap();
+    run();
+    connection.progress_handler(0, None::<fn() -> bool>).unwrap();
+    taken.load(Ordering::Relaxed)
+}
+
+/// The steps of a push of one record, from the view to the commit, and of the pull of it.
+fn steps_of_one_record(records: usize) -> [u64; 3] {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("db");
+    let mut connection = schema::open(&file).unwrap();
+    schema::migrate(&file, &mut connection).unwrap();
+    let dataset = dataset("notes");
+    let write = |commit: Commit| {
+        let written = EncodedCommit::new(dataset.clone(), commit).write(&connection).unwrap();
+        assert!(matches!(written, CommitOutcome::Written));
+    };
+    let mut head = Head::default();
+    connection.execute_batch("BEGIN").unwrap();
+    for first in (0..records).step_by(1_000) {
+        let commit = of_records(&head, first..first + 1_000);
+        head = commit.head.clone();
+        write(commit);
+    }
+    connection.execute_batch("COMMIT").unwrap();
+    // What is counted is done once before: the first time, statements are prepared.
+    let mut counted = [0; 3];
+    for _ in 0..2 {
+        let since = head.lineage.count;
+        let commit = of_records(&head, 500..501);
+        head = commit.head.clone();
+        let touched = Touched {
+            keys: [key(500), key(501)].into(),
+            changes: [change(head.lineage.count.0)].into(),
+            ..Touched::default()
+        };
+        let view = || assert_eq!(read::view(&connection, &dataset, touched).unwrap().records.len(), 2);
+        let range = RecordsAfter {
+            since,
+            after: None,
+            skip_tombstones_to: SyncCount(0),
+            records_max: 1_000,
+            bytes_max: 1 << 20,
+        };
+        let pull = || assert_eq!(read::records_after(&connection, &dataset, &range).unwrap().records.len(), 1);
+        counted = [steps(&connection, view), steps(&connection, || write(commit)), steps(&connection, pull)];
+    }
+    counted
+}
+
+#[test]
+fn one_record_takes_as_many_steps_in_a_large_dataset_as_in_a_small_one() {
+    let [small, large] = [1_000, 100_000].map(steps_of_one_record);
+    assert_eq!(small, large);
+    assert!(small.iter().all(|steps| (10..1_000).contains(steps)), "{small:?}");
 }

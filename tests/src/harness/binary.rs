@@ -23,7 +23,7 @@ fn build() -> PathBuf {
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
-    if std::env::var_os("CI").is_some() {
+    if std::env::var_os("CI").is_some_and(|set| !set.is_empty()) {
         command.arg("--locked");
     }
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).stderr(Stdio::inherit());

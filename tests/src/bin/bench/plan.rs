@@ -11,7 +11,8 @@ use sync_core::merge::replica::{Plan, Write};
 use sync_core::merge::stack::Context;
 use sync_core::merge::write::plan_write;
 use sync_core::model::{
-    CommitTag, DatasetName, DeviceId, EpochId, EpochReason, Limits, Record, RecordKey, RecordState, SyncCount, Timestamp, Value,
+    CommitTag, DatasetName, DeviceId, EpochId, EpochReason, Limits, Record, RecordKey, RecordState, SyncCount,
+    Timestamp, Value,
 };
 use sync_core::protocol::Push;
 use syncline_server::clock::{Draw, SystemRandom};
@@ -57,7 +58,8 @@ fn plan(records: &[(String, serde_json::Value)]) -> f64 {
     let (limits, name) = (Limits::default(), DatasetName::parse("items").expect("a name"));
     let staged = records.iter().map(|(key, value)| record(key, value, SyncCount(1))).collect();
     let mut replica = MemoryReplica::default();
-    replica.execute(&Plan { writes: vec![Write::Stage(staged), Write::MergeStage { snapshot: true }], ..Plan::default() });
+    replica
+        .execute(&Plan { writes: vec![Write::Stage(staged), Write::MergeStage { snapshot: true }], ..Plan::default() });
     let edits = edits(records).into_iter().map(|(key, value)| {
         let Record { key, state, .. } = record(&key, &value, SyncCount(1));
         let RecordState::Value(value) = state else { unreachable!("it was made of a value") };

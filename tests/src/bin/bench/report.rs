@@ -46,8 +46,15 @@ impl Report {
     }
 
     /// A figure and the limit below it.
-    pub(crate) fn beside(&mut self, name: impl Into<String>, unit: &'static str, value: f64, raw: f64, aim: Aim) {
-        self.figures.push(Figure { name: name.into(), value, unit, raw: Some(raw), aim: Some(aim) });
+    pub(crate) fn beside(
+        &mut self,
+        name: impl Into<String>,
+        unit: &'static str,
+        value: f64,
+        raw: f64,
+        aim: impl Into<Option<Aim>>,
+    ) {
+        self.figures.push(Figure { name: name.into(), value, unit, raw: Some(raw), aim: aim.into() });
     }
 
     /// A figure that has a limit of its own.

@@ -10,6 +10,7 @@ pub mod directory;
 pub mod memory;
 pub mod metered;
 pub mod sqlite;
+pub mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -18,10 +19,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sync_core::merge::push::{Commit, Head, View};
-use sync_core::model::{ChangeId, DatasetName, DeviceId, Owner, Record, RecordKey, SyncCount, Timestamp, Value};
+use sync_core::model::{
+    ChangeId, DatasetName, DeviceId, Owner, Position, Record, RecordKey, SyncCount, Timestamp, Value,
+};
 
 use crate::error::ServiceError;
 use crate::store::directory::Directory;
+use crate::store::transfer::Transfer;
 
 /// Names a dataset: whose, and which.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -98,19 +102,33 @@ impl RecordsRead {
         records_max: usize,
         bytes_max: usize,
     ) -> Result<(), E> {
-        let mut bytes = 0;
+        let mut room = Room { records: records_max, bytes: bytes_max };
         for record in records {
-            let record = record?;
-            bytes += record.key.as_str().len() + record.value().map_or(0, Value::encoded_len);
-            let full = self.records.len() >= records_max || bytes > bytes_max;
-            if full && !self.records.is_empty() {
-                self.has_more = true;
+            if !self.admit(record?, &mut room) {
                 break;
             }
-            self.records.push(record);
         }
         Ok(())
     }
+
+    /// Takes a record if there is room for it, or if it is the first; otherwise says that there are more.
+    fn admit(&mut self, record: Record, room: &mut Room) -> bool {
+        let bytes = record.key.as_str().len() + record.value().map_or(0, Value::encoded_len);
+        let fits = room.records > 0 && bytes <= room.bytes;
+        self.has_more = !fits && !self.records.is_empty();
+        if !self.has_more {
+            room.records = room.records.saturating_sub(1);
+            room.bytes = room.bytes.saturating_sub(bytes);
+            self.records.push(record);
+        }
+        !self.has_more
+    }
+}
+
+/// What may still be read.
+struct Room {
+    records: usize,
+    bytes: usize,
 }
 
 /// What became of a commit.
@@ -135,6 +153,10 @@ pub enum StoreError {
     /// The owner was linked to another one. Resolve it again, and ask about that one.
     #[error("the owner was linked to another one")]
     Moved,
+    /// The store takes no writes, because it is copied to another one, or was; see [`Transfer::set_read_only`]. Reading
+    /// goes on.
+    #[error("the store is read-only, because it is copied to another one")]
+    ReadOnly,
     /// Needs a person.
     #[error("stored data are corrupt: {0}")]
     Corrupt(String),
@@ -142,6 +164,8 @@ pub enum StoreError {
 
 /// When to come again if an owner was linked while its request was served.
 const MOVED_RETRY_MS: u64 = 100;
+/// When to come again if the store is copied: then the servers use the new one.
+const READ_ONLY_RETRY_MS: u64 = 5_000;
 /// When to come again if there is no room: a person has to make it.
 const FULL_RETRY_MS: u64 = 30_000;
 
@@ -149,6 +173,7 @@ impl From<StoreError> for ServiceError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Moved => Self::Unavailable { retry_after_ms: MOVED_RETRY_MS },
+            StoreError::ReadOnly => Self::Unavailable { retry_after_ms: READ_ONLY_RETRY_MS },
             StoreError::Full(_) => Self::StorageFull { retry_after_ms: FULL_RETRY_MS, source: Arc::new(error) },
             StoreError::Unavailable(_) | StoreError::Corrupt(_) => Self::Internal(Arc::new(error)),
         }
@@ -184,6 +209,14 @@ pub trait Store: Send + Sync {
         names_max: usize,
     ) -> Result<Vec<DatasetName>, StoreError>;
 
+    /// Where the datasets of an owner are, deleted ones too, in order of their names, behind `after`.
+    async fn positions(
+        &self,
+        owner: &Owner,
+        after: Option<&DatasetName>,
+        positions_max: usize,
+    ) -> Result<Vec<(DatasetName, Position)>, StoreError>;
+
     /// Addresses of everything that was ever written, deleted datasets too, in order, behind `after`.
     async fn addresses(
         &self,
@@ -201,4 +234,7 @@ pub trait Store: Send + Sync {
 
     /// What is known of owners, in the same place.
     fn directory(&self) -> &dyn Directory;
+
+    /// What else is copied if another store takes the place of this one.
+    fn transfer(&self) -> &dyn Transfer;
 }

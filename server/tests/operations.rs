@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, Version};
 use serde_json::{Value, json};
 use sync_core::merge::push::{Commit, View};
-use sync_core::model::{DatasetName, Owner, SyncCount, Timestamp};
+use sync_core::model::{DatasetName, Owner, Position, SyncCount, Timestamp};
 use syncline_server::auth::dev_issuer::DevIssuer;
 use syncline_server::auth::identity::IdentityPool;
 use syncline_server::auth::jwks::StaticJwks;
@@ -25,6 +25,7 @@ use syncline_server::service::{Service, ServiceParts, ServiceSettings};
 use syncline_server::store::directory::Directory;
 use syncline_server::store::memory::MemoryStore;
 use syncline_server::store::metered::MeteredStore;
+use syncline_server::store::transfer::Transfer;
 use syncline_server::store::{
     CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, Touched,
 };
@@ -200,6 +201,15 @@ impl Store for Broken {
         Err(gone())
     }
 
+    async fn positions(
+        &self,
+        _: &Owner,
+        _: Option<&DatasetName>,
+        _: usize,
+    ) -> Result<Vec<(DatasetName, Position)>, StoreError> {
+        Err(gone())
+    }
+
     async fn addresses(&self, _: Option<&DatasetAddress>, _: usize) -> Result<Vec<DatasetAddress>, StoreError> {
         Err(gone())
     }
@@ -209,6 +219,10 @@ impl Store for Broken {
     }
 
     fn directory(&self) -> &dyn Directory {
+        &self.owners
+    }
+
+    fn transfer(&self) -> &dyn Transfer {
         &self.owners
     }
 }

@@ -8,11 +8,13 @@ mod draft;
 mod links;
 mod memories;
 mod records;
+mod transfer;
 
 pub use devices::*;
 pub use links::*;
 pub use memories::*;
 pub use records::*;
+pub use transfer::*;
 
 use std::sync::Arc;
 
@@ -55,6 +57,11 @@ macro_rules! store_conformance {
             the_latest_registration_of_a_device_counts
             the_latest_devices_stay_registered
             a_linked_owners_devices_move
+            positions_come_in_order_of_names
+            what_a_dataset_remembers_is_read_whole
+            owners_with_links_or_devices_are_listed_in_order
+            a_store_that_is_read_only_is_read_and_not_written
+            a_dataset_is_written_in_steps_before_it_exists
         );
     };
     ($open:expr; $($check:ident)*) => {

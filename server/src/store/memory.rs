@@ -1,6 +1,7 @@
 //! The reference store: everything in memory, nothing durable. The simulator runs the service on it.
 
 mod directory;
+mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
@@ -9,11 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use sync_core::merge::push::{Commit, Head, RememberedPush, View};
-use sync_core::model::{ChangeId, DatasetName, DeviceId, Owner, Record, RecordKey, SyncCount, Timestamp, limits};
+use sync_core::model::{
+    ChangeId, DatasetName, DeviceId, Owner, Position, Record, RecordKey, SyncCount, Timestamp, limits,
+};
 
 use crate::store::devices::Registration;
 use crate::store::directory::{Directory, Linked};
 use crate::store::memory::directory::MemoryDirectory;
+use crate::store::transfer::Transfer;
 use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, Touched};
 
 /// A store in memory. Clones share the same datasets.
@@ -28,6 +32,7 @@ pub struct MemoryStore {
 struct State {
     datasets: BTreeMap<DatasetAddress, Dataset>,
     directory: MemoryDirectory,
+    is_read_only: bool,
 }
 
 /// Pushes that are remembered of each device.
@@ -112,6 +117,7 @@ impl Store for MemoryStore {
 
     async fn commit(&self, dataset: &DatasetAddress, commit: Commit) -> Result<CommitOutcome, StoreError> {
         let mut state = self.lock();
+        state.writable()?;
         let found = state.find(dataset)?.and_then(|dataset| dataset.head.lineage.position());
         if found != commit.expected {
             return Ok(CommitOutcome::Stale);
@@ -132,6 +138,22 @@ impl Store for MemoryStore {
             state.datasets.iter().filter(|(address, dataset)| address.owner == *owner && dataset.head.exists());
         let names = of_owner.map(|(address, _)| &address.name);
         Ok(names.filter(|name| after.is_none_or(|after| *name > after)).take(names_max).cloned().collect())
+    }
+
+    async fn positions(
+        &self,
+        owner: &Owner,
+        after: Option<&DatasetName>,
+        positions_max: usize,
+    ) -> Result<Vec<(DatasetName, Position)>, StoreError> {
+        let state = self.lock();
+        state.directory.check(owner)?;
+        let of_owner = state.datasets.iter().filter(|(address, _)| address.owner == *owner);
+        let behind = of_owner.filter(|(address, _)| after.is_none_or(|after| address.name > *after));
+        let at = |(address, dataset): (&DatasetAddress, &Dataset)| {
+            Some((address.name.clone(), dataset.head.lineage.position()?))
+        };
+        Ok(behind.filter_map(at).take(positions_max).collect())
     }
 
     async fn addresses(
@@ -174,6 +196,10 @@ impl Store for MemoryStore {
     fn directory(&self) -> &dyn Directory {
         self
     }
+
+    fn transfer(&self) -> &dyn Transfer {
+        self
+    }
 }
 
 #[async_trait]
@@ -183,7 +209,9 @@ impl Directory for MemoryStore {
     }
 
     async fn link(&self, source: &Owner, target: &Owner) -> Result<Linked, StoreError> {
-        let State { datasets, directory } = &mut *self.lock();
+        let mut state = self.lock();
+        state.writable()?;
+        let State { datasets, directory, .. } = &mut *state;
         Ok(directory.link(source, target, datasets))
     }
 
@@ -192,15 +220,19 @@ impl Directory for MemoryStore {
     }
 
     async fn register(&self, owner: &Owner, registration: Registration) -> Result<bool, StoreError> {
-        self.lock().directory.register(owner, registration)
+        self.lock().writable()?.directory.register(owner, registration)
     }
 
     async fn unregister(&self, owner: &Owner, device: DeviceId) -> Result<bool, StoreError> {
-        self.lock().directory.unregister(owner, device)
+        self.lock().writable()?.directory.unregister(owner, device)
     }
 }
 
 impl State {
+    fn writable(&mut self) -> Result<&mut Self, StoreError> {
+        if self.is_read_only { Err(StoreError::ReadOnly) } else { Ok(self) }
+    }
+
     /// A dataset, if it was ever written.
     fn find(&self, dataset: &DatasetAddress) -> Result<Option<&Dataset>, StoreError> {
         self.directory.check(&dataset.owner)?;

@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use sync_core::merge::push::{Commit, View};
-use sync_core::model::{DatasetName, DeviceId, Owner, SyncCount, Timestamp};
+use sync_core::model::{DatasetName, DeviceId, Owner, Position, SyncCount, Timestamp};
 
 use crate::metrics::{Metrics, StoreOperation};
 use crate::store::devices::Registration;
 use crate::store::directory::{Directory, Linked};
+use crate::store::transfer::Transfer;
 use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, Touched};
 
 /// Any store, measured.
@@ -66,6 +67,15 @@ impl Store for MeteredStore {
         self.measure(StoreOperation::Datasets, self.inner.datasets(owner, after, names_max)).await
     }
 
+    async fn positions(
+        &self,
+        owner: &Owner,
+        after: Option<&DatasetName>,
+        positions_max: usize,
+    ) -> Result<Vec<(DatasetName, Position)>, StoreError> {
+        self.measure(StoreOperation::Positions, self.inner.positions(owner, after, positions_max)).await
+    }
+
     async fn addresses(
         &self,
         after: Option<&DatasetAddress>,
@@ -84,6 +94,11 @@ impl Store for MeteredStore {
 
     fn directory(&self) -> &dyn Directory {
         self
+    }
+
+    /// Not measured: no server asks for it.
+    fn transfer(&self) -> &dyn Transfer {
+        self.inner.transfer()
     }
 }
 

@@ -7,21 +7,27 @@ mod read;
 mod rows;
 mod schema;
 mod threads;
+mod transfer;
 mod upkeep;
 mod write;
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use rusqlite::Connection;
 use sync_core::merge::push::{Commit, View};
-use sync_core::model::{DatasetName, DeviceId, Owner, SyncCount, Timestamp};
+use sync_core::model::{DatasetName, DeviceId, Owner, Position, SyncCount, Timestamp};
 
 pub use upkeep::FileVersion;
 
 use crate::store::devices::Registration;
 use crate::store::directory::{Directory, Linked};
+use crate::store::sqlite::schema::Failure;
 use crate::store::sqlite::threads::{Readers, Writer};
 use crate::store::sqlite::write::EncodedCommit;
+use crate::store::transfer::Transfer;
 use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, Touched};
 
 /// Datasets in one SQLite file. What is on its way is written before the store is gone.
@@ -29,6 +35,8 @@ pub struct SqliteStore {
     // Before the writer, because the last connection that closes tidies up the file.
     readers: Readers,
     writer: Writer,
+    /// As it is in the file, which only this process writes.
+    is_read_only: Arc<AtomicBool>,
 }
 
 /// Connections that read.
@@ -42,13 +50,13 @@ impl SqliteStore {
     pub fn open(file: &Path) -> Result<Self, StoreError> {
         let mut connection = schema::open(file)?;
         schema::migrate(file, &mut connection)?;
+        let is_read_only = transfer::is_read_only(&connection).map_err(|error| schema::failed(&error))?;
         let reader = || schema::open_reader(file);
         let readers = Readers::start((0..READERS).map(|_| reader()).collect::<Result<_, _>>()?)?;
-        Ok(Self { readers, writer: Writer::start(connection)? })
+        let writer = Writer::start(connection)?;
+        Ok(Self { readers, writer, is_read_only: Arc::new(AtomicBool::new(is_read_only)) })
     }
-}
 
-impl SqliteStore {
     /// Copies a file as it is at one moment, also while a server writes to it. `copy` is an empty file, or none yet.
     /// Blocks.
     ///
@@ -73,6 +81,19 @@ impl SqliteStore {
     pub fn version(file: &Path) -> Result<FileVersion, StoreError> {
         upkeep::version(file)
     }
+
+    /// Does the work in a transaction with others', unless the store is read-only.
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl Fn(&Connection) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let is_read_only = Arc::clone(&self.is_read_only);
+        let work = move |connection: &Connection| match is_read_only.load(Ordering::SeqCst) {
+            true => Err(Failure::ReadOnly),
+            false => work(connection),
+        };
+        self.writer.write(work).await
+    }
 }
 
 #[async_trait]
@@ -94,7 +115,7 @@ impl Store for SqliteStore {
 
     async fn commit(&self, dataset: &DatasetAddress, commit: Commit) -> Result<CommitOutcome, StoreError> {
         let commit = EncodedCommit::new(dataset.clone(), commit);
-        self.writer.write(move |connection| commit.write(connection)).await
+        self.write(move |connection| commit.write(connection)).await
     }
 
     async fn datasets(
@@ -105,6 +126,16 @@ impl Store for SqliteStore {
     ) -> Result<Vec<DatasetName>, StoreError> {
         let (owner, after) = (owner.clone(), after.cloned());
         self.readers.read(move |connection| read::datasets(connection, &owner, after.as_ref(), names_max)).await
+    }
+
+    async fn positions(
+        &self,
+        owner: &Owner,
+        after: Option<&DatasetName>,
+        positions_max: usize,
+    ) -> Result<Vec<(DatasetName, Position)>, StoreError> {
+        let (owner, after) = (owner.clone(), after.cloned());
+        self.readers.read(move |connection| read::positions(connection, &owner, after.as_ref(), positions_max)).await
     }
 
     async fn addresses(
@@ -127,6 +158,10 @@ impl Store for SqliteStore {
     fn directory(&self) -> &dyn Directory {
         self
     }
+
+    fn transfer(&self) -> &dyn Transfer {
+        self
+    }
 }
 
 #[async_trait]
@@ -138,7 +173,7 @@ impl Directory for SqliteStore {
 
     async fn link(&self, source: &Owner, target: &Owner) -> Result<Linked, StoreError> {
         let (source, target) = (source.clone(), target.clone());
-        self.writer.write(move |connection| directory::link(connection, &source, &target)).await
+        self.write(move |connection| directory::link(connection, &source, &target)).await
     }
 
     async fn devices(&self, owner: &Owner) -> Result<Vec<Registration>, StoreError> {
@@ -148,12 +183,12 @@ impl Directory for SqliteStore {
 
     async fn register(&self, owner: &Owner, registration: Registration) -> Result<bool, StoreError> {
         let owner = owner.clone();
-        self.writer.write(move |connection| devices::register(connection, &owner, &registration)).await
+        self.write(move |connection| devices::register(connection, &owner, &registration)).await
     }
 
     async fn unregister(&self, owner: &Owner, device: DeviceId) -> Result<bool, StoreError> {
         let owner = owner.clone();
-        self.writer.write(move |connection| devices::unregister(connection, &owner, device)).await
+        self.write(move |connection| devices::unregister(connection, &owner, device)).await
     }
 }
 

@@ -21,6 +21,7 @@ use syncline_server::service::hook::PushHook;
 use syncline_server::service::{Service, ServiceParts, ServiceSettings};
 use syncline_server::store::directory::Directory;
 use syncline_server::store::memory::{MemorySnapshot, MemoryStore};
+use syncline_server::store::transfer::Transfer;
 use syncline_server::store::{
     CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, Touched,
 };
@@ -86,6 +87,15 @@ impl Store for TurnStore {
         self.inner.datasets(owner, after, names_max).await
     }
 
+    async fn positions(
+        &self,
+        owner: &Owner,
+        after: Option<&DatasetName>,
+        positions_max: usize,
+    ) -> Result<Vec<(DatasetName, Position)>, StoreError> {
+        self.inner.positions(owner, after, positions_max).await
+    }
+
     async fn addresses(
         &self,
         after: Option<&DatasetAddress>,
@@ -103,6 +113,10 @@ impl Store for TurnStore {
     }
 
     fn directory(&self) -> &dyn Directory {
+        &self.inner
+    }
+
+    fn transfer(&self) -> &dyn Transfer {
         &self.inner
     }
 }

@@ -19,6 +19,7 @@ use crate::error::ServiceError;
 use crate::service::{Service, ServiceParts, ServiceSettings};
 use crate::store::directory::Directory;
 use crate::store::memory::MemoryStore;
+use crate::store::transfer::Transfer;
 use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, Touched};
 
 /// A memory store that does not always do as it is told.
@@ -79,6 +80,15 @@ impl Store for ScriptedStore {
         self.inner.datasets(owner, after, names_max).await
     }
 
+    async fn positions(
+        &self,
+        owner: &Owner,
+        after: Option<&DatasetName>,
+        positions_max: usize,
+    ) -> Result<Vec<(DatasetName, Position)>, StoreError> {
+        self.inner.positions(owner, after, positions_max).await
+    }
+
     async fn addresses(
         &self,
         after: Option<&DatasetAddress>,
@@ -96,6 +106,10 @@ impl Store for ScriptedStore {
     }
 
     fn directory(&self) -> &dyn Directory {
+        &self.inner
+    }
+
+    fn transfer(&self) -> &dyn Transfer {
         &self.inner
     }
 }

@@ -1,12 +1,13 @@
 //! Owners that were linked to others, and their devices.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sync_core::model::{DatasetName, DeviceId, Owner};
 
 use crate::store::devices::{Registration, first_of_each, sort_latest_first};
 use crate::store::directory::{Linked, Renamed, name_beside};
 use crate::store::memory::Dataset;
+use crate::store::transfer::KnownOwner;
 use crate::store::{DatasetAddress, StoreError};
 
 /// What the store knows of owners.
@@ -74,6 +75,19 @@ impl MemoryDirectory {
         let was_there = registrations.len() < before;
         self.devices.insert(owner.clone(), registrations);
         Ok(was_there)
+    }
+
+    /// Owners that were linked away or have devices, in order, behind `after`.
+    pub(super) fn owners(&self, after: Option<&Owner>, owners_max: usize) -> Vec<KnownOwner> {
+        let of_devices = self.devices.iter().filter(|(_, devices)| !devices.is_empty()).map(|(owner, _)| owner);
+        let all: BTreeSet<&Owner> = self.links.keys().chain(of_devices).collect();
+        let behind = all.into_iter().filter(|owner| after.is_none_or(|after| *owner > after)).take(owners_max);
+        let known = |owner: &Owner| KnownOwner {
+            owner: owner.clone(),
+            linked_to: self.links.get(owner).cloned(),
+            devices: self.devices.get(owner).cloned().unwrap_or_default(),
+        };
+        behind.map(known).collect()
     }
 
     /// Keeps those of an owner's registrations that stay, in the order in which they count.

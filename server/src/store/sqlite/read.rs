@@ -6,7 +6,7 @@ use std::ops::Deref;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Error, OptionalExtension as _, params};
 use sync_core::merge::push::{Head, RememberedPush, View};
-use sync_core::model::{ChangeId, DatasetName, DeviceId, Owner, Record, RecordKey, SyncCount, Timestamp};
+use sync_core::model::{ChangeId, DatasetName, DeviceId, Owner, Position, Record, RecordKey, SyncCount, Timestamp};
 
 use crate::store::sqlite::schema::Failure;
 use crate::store::sqlite::{directory, rows};
@@ -168,6 +168,29 @@ pub(super) fn datasets(
         directory::check(connection, owner)?;
     }
     Ok(names)
+}
+
+pub(super) fn positions(
+    connection: &Connection,
+    owner: &Owner,
+    after: Option<&DatasetName>,
+    positions_max: usize,
+) -> Result<Vec<(DatasetName, Position)>, Failure> {
+    let sql = "SELECT name, epoch, sync_count, tag FROM dataset
+        WHERE owner = ?1 AND name > ?2 AND epoch IS NOT NULL ORDER BY name LIMIT ?3";
+    let mut select = connection.prepare_cached(sql)?;
+    let values = params![owner.as_str(), after.map_or("", DatasetName::as_str), rows::column(positions_max as u64)];
+    let row = |row: &rusqlite::Row<'_>| Ok(rows::position(row, 1)?.map(|position| (rows::name(row, 0), position)));
+    let mut positions = Vec::new();
+    for found in select.query_map(values, row)? {
+        if let Some((name, position)) = found? {
+            positions.push((name?, position));
+        }
+    }
+    if positions.is_empty() {
+        directory::check(connection, owner)?;
+    }
+    Ok(positions)
 }
 
 pub(super) fn addresses(

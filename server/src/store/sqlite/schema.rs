@@ -13,6 +13,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0001_initial.sql"),
     include_str!("../../../migrations/sqlite/0002_identity_link.sql"),
     include_str!("../../../migrations/sqlite/0003_device.sql"),
+    include_str!("../../../migrations/sqlite/0004_store_state.sql"),
 ];
 
 /// How long a connection waits for another process.
@@ -129,6 +130,8 @@ pub(super) enum Failure {
     Statement(Error),
     /// The owner was linked to another one.
     Moved,
+    /// The store is copied to another one, or was.
+    ReadOnly,
 }
 
 impl From<Error> for Failure {
@@ -141,6 +144,7 @@ impl From<Error> for Failure {
 pub(super) fn failed(failure: &Failure) -> StoreError {
     let error = match failure {
         Failure::Moved => return StoreError::Moved,
+        Failure::ReadOnly => return StoreError::ReadOnly,
         Failure::Statement(error) => error,
     };
     match error.sqlite_error_code() {

@@ -9,6 +9,7 @@ pub mod devices;
 pub mod directory;
 pub mod memory;
 pub mod metered;
+pub mod mysql;
 pub mod sqlite;
 pub mod transfer;
 

@@ -12,10 +12,10 @@ impl Transfer for MemoryStore {
     async fn memory(&self, dataset: &DatasetAddress) -> Result<DatasetMemory, StoreError> {
         let state = self.lock();
         let Some(dataset) = state.find(dataset)? else { return Ok(DatasetMemory::default()) };
-        let of_device = |(device, pushes): (&_, &Vec<_>)| pushes.iter().map(|push| (*device, push.clone())).collect();
-        let pushes: Vec<Vec<_>> = dataset.pushes.iter().map(of_device).collect();
+        let pushes =
+            dataset.pushes.iter().flat_map(|(device, pushes)| pushes.iter().map(|push| (*device, push.clone())));
         Ok(DatasetMemory {
-            pushes: pushes.concat(),
+            pushes: pushes.collect(),
             changes: dataset.changes_in_order.iter().map(|id| (*id, dataset.changes[id])).collect(),
             former_name: dataset.former_name.clone(),
         })

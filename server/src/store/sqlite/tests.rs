@@ -34,7 +34,7 @@ fn refused(file: &Path) -> String {
     match SqliteStore::open(file).err().unwrap() {
         StoreError::Unavailable(source) | StoreError::Full(source) => source.to_string(),
         StoreError::Corrupt(text) => text,
-        moved @ StoreError::Moved => moved.to_string(),
+        other @ (StoreError::Moved | StoreError::ReadOnly) => other.to_string(),
     }
 }
 
@@ -59,7 +59,7 @@ fn a_file_of_a_newer_version_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("db");
     drop(SqliteStore::open(&file).unwrap());
-    rusqlite::Connection::open(&file).unwrap().pragma_update(None, "user_version", 99).unwrap();
+    Connection::open(&file).unwrap().pragma_update(None, "user_version", 99).unwrap();
     assert!(refused(&file).contains("was written by a newer version of Syncline (its version is 99"));
 }
 
@@ -81,10 +81,15 @@ async fn a_damaged_page_is_an_error_and_not_a_panic() {
     let store = SqliteStore::open(&file).unwrap();
     store.commit(&dataset("notes"), first_commit()).await.unwrap();
     drop(store);
+    let page_of = "SELECT 4096 * (rootpage - 1) FROM sqlite_schema WHERE name = ?";
+    let page_of = |table: &str| -> usize {
+        Connection::open(&file).unwrap().query_row(page_of, [table], |row| row.get(0)).unwrap()
+    };
+    let (schema_ends, read_when_opened) = (4096, page_of("store_state"));
     let mut bytes = fs::read(&file).unwrap();
-    let schema_ends = 4096;
-    bytes[schema_ends..].fill(0x5a);
-    fs::write(&file, bytes).unwrap();
+    bytes[schema_ends..read_when_opened].fill(0x5a);
+    bytes[read_when_opened + 4096..].fill(0x5a);
+    fs::write(&file, &bytes).unwrap();
     let store = SqliteStore::open(&file).unwrap();
     for _ in 0..2 {
         let read = store.view(&dataset("notes"), &Touched::default()).await;
@@ -92,6 +97,10 @@ async fn a_damaged_page_is_an_error_and_not_a_panic() {
         let written = store.commit(&dataset("notes"), first_commit()).await;
         assert!(matches!(written, Err(StoreError::Corrupt(_))), "{written:?}");
     }
+    drop(store);
+    bytes[schema_ends..].fill(0x5a);
+    fs::write(&file, bytes).unwrap();
+    assert!(refused(&file).contains("put back a backup"));
 }
 
 #[tokio::test]
@@ -149,7 +158,7 @@ fn change(count: u64) -> ChangeId {
 }
 
 /// The steps of SQLite's machine while something runs. It takes at least one for each row that it reads or writes.
-fn steps(connection: &rusqlite::Connection, run: impl FnOnce()) -> u64 {
+fn steps(connection: &Connection, run: impl FnOnce()) -> u64 {
     let taken = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&taken);
     let step = move || {

@@ -1,0 +1,375 @@
+//! What the store reads, each function at one moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::TryStreamExt as _;
+use sqlx::mysql::{MySqlPool, MySqlRow};
+use sqlx::pool::PoolConnection;
+use sqlx::{Executor as _, MySql, MySqlConnection, QueryBuilder};
+use sync_core::merge::push::{Head, RememberedPush, View};
+use sync_core::model::{
+    ChangeId, DatasetName, DeviceId, Owner, Position, Record, RecordKey, SyncCount, Timestamp, limits,
+};
+
+use crate::store::mysql::failure::Failure;
+use crate::store::mysql::rows::{self, FoundHead};
+use crate::store::mysql::{directory, write};
+use crate::store::{DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Room, Touched};
+
+/// Records that are asked for at once at least.
+const ROWS_MIN: usize = 16;
+
+/// A connection on which statements read at one moment.
+async fn begin(pool: &MySqlPool) -> Result<PoolConnection<MySql>, Failure> {
+    let mut connection = pool.acquire().await?;
+    connection.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
+    Ok(connection)
+}
+
+/// Ends the moment. A connection on which it does not end is not used again.
+async fn end<T>(mut connection: PoolConnection<MySql>, result: Result<T, Failure>) -> Result<T, Failure> {
+    if result.is_err() || connection.execute("COMMIT").await.is_err() {
+        // It may be in any state; closing it may fail, and it is gone all the same.
+        drop(connection.close().await);
+    }
+    result
+}
+
+pub(super) async fn view(pool: &MySqlPool, dataset: &DatasetAddress, touched: &Touched) -> Result<View, Failure> {
+    if touched.pushes.is_empty() && touched.changes.is_empty() && touched.keys.len() <= 1 {
+        return view_one(&mut *pool.acquire().await?, dataset, touched.keys.first()).await;
+    }
+    let mut moment = begin(pool).await?;
+    let view = view_at(&mut moment, dataset, touched).await;
+    end(moment, view).await
+}
+
+/// The head and at most one record, in one statement, which is a moment of its own.
+async fn view_one(
+    connection: &mut MySqlConnection,
+    dataset: &DatasetAddress,
+    key: Option<&RecordKey>,
+) -> Result<View, Failure> {
+    let sql = format!(
+        "SELECT {}, {} FROM syncline_dataset AS d LEFT JOIN syncline_record AS r ON r.dataset = d.id AND r.`key` = ?
+         WHERE d.owner = ? AND d.name = ?",
+        rows::HEAD,
+        rows::RECORD
+    );
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(key.map(|key| key.as_str().as_bytes()))
+        .bind(dataset.owner.as_str().as_bytes())
+        .bind(dataset.name.as_str().as_bytes())
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(row) = row else {
+        directory::check(connection, &dataset.owner).await?;
+        return Ok(View::default());
+    };
+    let mut view = View { head: rows::head(&row)?.head, ..View::default() };
+    if rows::has_record(&row, rows::HEAD_COLUMNS)? {
+        let record = rows::record(&row, rows::HEAD_COLUMNS)?;
+        view.records.insert(record.key.clone(), record);
+    }
+    Ok(view)
+}
+
+async fn view_at(moment: &mut MySqlConnection, dataset: &DatasetAddress, touched: &Touched) -> Result<View, Failure> {
+    let Some(FoundHead { id, head, next_change }) = head(moment, dataset).await? else {
+        directory::check(moment, &dataset.owner).await?;
+        return Ok(View::default());
+    };
+    let Touched { keys, pushes: wanted, changes } = touched;
+    let mut pushes = BTreeMap::new();
+    for (device, sequences) in wanted {
+        let remembered = remembered_pushes(moment, id, *device, sequences).await?;
+        if !remembered.is_empty() {
+            pushes.insert(*device, remembered);
+        }
+    }
+    let records = records(moment, id, keys).await?;
+    Ok(View { head, records, pushes, changes: known_changes(moment, id, next_change, changes).await? })
+}
+
+async fn records(
+    moment: &mut MySqlConnection,
+    dataset: i64,
+    keys: &BTreeSet<RecordKey>,
+) -> Result<BTreeMap<RecordKey, Record>, Failure> {
+    let mut found = BTreeMap::new();
+    let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_str().as_bytes()).collect();
+    for keys in write::in_powers_of_two(&keys) {
+        let mut query = select(rows::RECORD, " FROM syncline_record AS r WHERE r.dataset = ");
+        query.push_bind(dataset).push(" AND r.`key` IN ");
+        let mut rows = in_list(&mut query, keys).build().fetch(&mut *moment);
+        while let Some(row) = rows.try_next().await? {
+            let record = rows::record(&row, 0)?;
+            found.insert(record.key.clone(), record);
+        }
+    }
+    Ok(found)
+}
+
+/// The wanted pushes of a device and its newest one, oldest first. Of what is there only the latest count.
+async fn remembered_pushes(
+    moment: &mut MySqlConnection,
+    dataset: i64,
+    device: DeviceId,
+    wanted: &BTreeSet<u64>,
+) -> Result<Vec<RememberedPush>, Failure> {
+    let text = "SELECT sequence, hash, answer FROM syncline_push WHERE dataset = ? AND device = ?
+        ORDER BY sequence DESC LIMIT ?";
+    let rows = sqlx::query(text)
+        .bind(dataset)
+        .bind(device.as_bytes().as_slice())
+        .bind(limits::PUSHES_REMEMBERED_MAX as i64)
+        .fetch_all(moment)
+        .await?;
+    let mut remembered = rows.iter().map(rows::push).collect::<Result<Vec<_>, _>>()?;
+    remembered.reverse();
+    let newest = remembered.last().map(|push| push.sequence);
+    remembered.retain(|push| Some(push.sequence) == newest || wanted.contains(&push.sequence));
+    Ok(remembered)
+}
+
+/// Which of these changes are known. Of what is there only the latest count.
+async fn known_changes(
+    moment: &mut MySqlConnection,
+    dataset: i64,
+    next_change: i64,
+    changes: &BTreeSet<ChangeId>,
+) -> Result<BTreeMap<ChangeId, SyncCount>, Failure> {
+    let mut known = BTreeMap::new();
+    let first = next_change - limits::CHANGES_REMEMBERED_MAX as i64;
+    let changes: Vec<&[u8]> = changes.iter().map(|change| ChangeId::as_bytes(change).as_slice()).collect();
+    for changes in write::in_powers_of_two(&changes) {
+        let mut query = select("change_id, sync_count", " FROM syncline_change WHERE dataset = ");
+        query.push_bind(dataset).push(" AND number >= ").push_bind(first).push(" AND change_id IN ");
+        for row in in_list(&mut query, changes).build().fetch_all(&mut *moment).await? {
+            known.insert(ChangeId::from_bytes(rows::array(&row, 0)?), rows::count(&row, 1)?);
+        }
+    }
+    Ok(known)
+}
+
+pub(super) async fn records_after(
+    pool: &MySqlPool,
+    dataset: &DatasetAddress,
+    range: &RecordsAfter,
+) -> Result<RecordsRead, Failure> {
+    let mut moment = begin(pool).await?;
+    let read = records_after_at(&mut moment, dataset, range).await;
+    end(moment, read).await
+}
+
+async fn records_after_at(
+    moment: &mut MySqlConnection,
+    dataset: &DatasetAddress,
+    range: &RecordsAfter,
+) -> Result<RecordsRead, Failure> {
+    let Some(FoundHead { id, head, .. }) = head(moment, dataset).await? else {
+        directory::check(moment, &dataset.owner).await?;
+        return Ok(RecordsRead::default());
+    };
+    let since = (rows::signed(range.since.0.saturating_add(1)), Vec::new());
+    let after = range.after.as_ref().map(|(count, key)| (rows::signed(count.0), key.as_str().as_bytes().to_vec()));
+    // Keys are not empty, so `since` lies below the first record behind it.
+    let mut behind = after.unwrap_or_default().max(since);
+    let mut reading = Reading::new(head, range.records_max, range.bytes_max);
+    while reading.goes_on() {
+        let rows_max = reading.rows_max;
+        let mut query = select(
+            rows::RECORD,
+            " FROM syncline_record AS r FORCE INDEX (syncline_record_by_count) WHERE r.dataset = ",
+        );
+        query.push_bind(id).push(" AND (r.sync_count > ").push_bind(behind.0);
+        query.push(" OR (r.sync_count = ").push_bind(behind.0).push(" AND r.`key` > ").push_bind(behind.1);
+        query.push(")) AND (r.removal IS NULL OR r.sync_count > ");
+        query.push_bind(rows::signed(range.skip_tombstones_to.0));
+        query.push(") ORDER BY r.sync_count, r.`key` LIMIT ").push_bind(rows_max as i64);
+        reading.take(query, moment, |_| true).await?;
+        let Some(last) = reading.read.records.last() else { break };
+        behind = (rows::signed(last.sync_count.0), last.key.as_str().as_bytes().to_vec());
+    }
+    Ok(reading.read)
+}
+
+pub(super) async fn records_from(
+    pool: &MySqlPool,
+    dataset: &DatasetAddress,
+    range: &RecordsFrom,
+) -> Result<RecordsRead, Failure> {
+    let mut moment = begin(pool).await?;
+    let read = records_from_at(&mut moment, dataset, range).await;
+    end(moment, read).await
+}
+
+async fn records_from_at(
+    moment: &mut MySqlConnection,
+    dataset: &DatasetAddress,
+    range: &RecordsFrom,
+) -> Result<RecordsRead, Failure> {
+    let Some(FoundHead { id, head, .. }) = head(moment, dataset).await? else {
+        directory::check(moment, &dataset.owner).await?;
+        return Ok(RecordsRead::default());
+    };
+    let mut after = range.after.as_ref().map_or(Vec::new(), |key| key.as_str().as_bytes().to_vec());
+    let mut reading = Reading::new(head, range.records_max, range.bytes_max);
+    while reading.goes_on() {
+        let rows_max = reading.rows_max;
+        let mut query = select(rows::RECORD, " FROM syncline_record AS r WHERE r.dataset = ");
+        query.push_bind(id).push(" AND r.`key` >= ").push_bind(range.prefix.as_bytes());
+        query.push(" AND r.`key` > ").push_bind(after);
+        query.push(" AND r.removal IS NULL ORDER BY r.`key` LIMIT ").push_bind(rows_max as i64);
+        reading.take(query, moment, |record| record.key.as_str().starts_with(&range.prefix)).await?;
+        let Some(last) = reading.read.records.last() else { break };
+        after = last.key.as_str().as_bytes().to_vec();
+    }
+    Ok(reading.read)
+}
+
+/// Records that are read in steps, none of which is much more than there is room for.
+struct Reading {
+    read: RecordsRead,
+    room: Room,
+    /// How many rows are asked for at once.
+    rows_max: usize,
+    /// Whether the last step came to the end.
+    is_complete: bool,
+}
+
+impl Reading {
+    fn new(head: Head, records_max: usize, bytes_max: usize) -> Self {
+        let record_bytes = usize::try_from(head.bytes / head.records.max(1)).unwrap_or(usize::MAX).max(1);
+        let rows_max = (4 * bytes_max / record_bytes).clamp(ROWS_MIN, 4_096).min(records_max.saturating_add(1));
+        let read = RecordsRead { head, ..RecordsRead::default() };
+        Self { read, room: Room { records: records_max, bytes: bytes_max }, rows_max, is_complete: false }
+    }
+
+    const fn goes_on(&self) -> bool {
+        !self.is_complete && !self.read.has_more
+    }
+
+    /// Reads a step. Rows that find no room are left unread.
+    async fn take(
+        &mut self,
+        mut query: QueryBuilder<MySql>,
+        moment: &mut MySqlConnection,
+        belongs: impl Fn(&Record) -> bool,
+    ) -> Result<(), Failure> {
+        let mut rows = query.build().fetch(moment);
+        let mut found = 0;
+        while let Some(row) = rows.try_next().await? {
+            found += 1;
+            let record = rows::record(&row, 0)?;
+            if !belongs(&record) {
+                self.is_complete = true;
+                return Ok(());
+            }
+            if !self.read.admit(record, &mut self.room) {
+                return Ok(());
+            }
+        }
+        self.is_complete = found < self.rows_max;
+        Ok(())
+    }
+}
+
+pub(super) async fn datasets(
+    pool: &MySqlPool,
+    owner: &Owner,
+    after: Option<&DatasetName>,
+    names_max: usize,
+) -> Result<Vec<DatasetName>, Failure> {
+    let mut connection = pool.acquire().await?;
+    let text = "SELECT name FROM syncline_dataset WHERE owner = ? AND name > ? AND is_live ORDER BY name LIMIT ?";
+    let query = sqlx::query(text)
+        .bind(owner.as_str().as_bytes())
+        .bind(after.map_or("", DatasetName::as_str).as_bytes())
+        .bind(rows::signed(names_max as u64));
+    let names = query.fetch_all(&mut *connection).await?;
+    if names.is_empty() {
+        directory::check(&mut connection, owner).await?;
+    }
+    names.iter().map(|row| rows::name(row, 0)).collect()
+}
+
+pub(super) async fn positions(
+    pool: &MySqlPool,
+    owner: &Owner,
+    after: Option<&DatasetName>,
+    positions_max: usize,
+) -> Result<Vec<(DatasetName, Position)>, Failure> {
+    let mut connection = pool.acquire().await?;
+    let text = "SELECT name, epoch, sync_count, tag FROM syncline_dataset
+        WHERE owner = ? AND name > ? AND epoch IS NOT NULL ORDER BY name LIMIT ?";
+    let query = sqlx::query(text)
+        .bind(owner.as_str().as_bytes())
+        .bind(after.map_or("", DatasetName::as_str).as_bytes())
+        .bind(rows::signed(positions_max as u64));
+    let found = query.fetch_all(&mut *connection).await?;
+    if found.is_empty() {
+        directory::check(&mut connection, owner).await?;
+    }
+    let named = |row: &MySqlRow| -> Result<_, Failure> {
+        Ok(rows::position(row, 1)?.map(|position| rows::name(row, 0).map(|name| (name, position))))
+    };
+    found.iter().filter_map(|row| named(row).transpose()).map(|found| found?).collect()
+}
+
+pub(super) async fn addresses(
+    pool: &MySqlPool,
+    after: Option<&DatasetAddress>,
+    addresses_max: usize,
+) -> Result<Vec<DatasetAddress>, Failure> {
+    let (owner, name) = after.map_or(("", ""), |after| (after.owner.as_str(), after.name.as_str()));
+    let text = "SELECT owner, name FROM syncline_dataset WHERE owner > ? OR (owner = ? AND name > ?)
+        ORDER BY owner, name LIMIT ?";
+    let query = sqlx::query(text).bind(owner.as_bytes()).bind(owner.as_bytes()).bind(name.as_bytes());
+    let found = query.bind(rows::signed(addresses_max as u64)).fetch_all(pool).await?;
+    found.iter().map(|row| rows::address(row, 0)).collect()
+}
+
+pub(super) async fn old_tombstones(
+    pool: &MySqlPool,
+    before: Timestamp,
+    tombstones_max: usize,
+) -> Result<Vec<(DatasetAddress, SyncCount)>, Failure> {
+    let text = "SELECT d.owner, d.name, MAX(oldest.removed_count) FROM (
+            SELECT dataset, removed_count FROM syncline_record FORCE INDEX (syncline_tombstone_by_age)
+            WHERE removed_at < ? ORDER BY removed_at, dataset, removed_count LIMIT ?
+        ) AS oldest JOIN syncline_dataset AS d ON d.id = oldest.dataset
+        GROUP BY d.owner, d.name ORDER BY d.owner, d.name";
+    let query = sqlx::query(text).bind(before.0).bind(rows::signed(tombstones_max as u64));
+    let found = query.fetch_all(pool).await?;
+    found.iter().map(|row| Ok((rows::address(row, 0)?, rows::count(row, 2)?))).collect()
+}
+
+/// The head of a dataset, if it was ever written.
+pub(super) async fn head(
+    connection: &mut MySqlConnection,
+    dataset: &DatasetAddress,
+) -> Result<Option<FoundHead>, Failure> {
+    let sql = format!("SELECT {} FROM syncline_dataset AS d WHERE d.owner = ? AND d.name = ?", rows::HEAD);
+    let query = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(dataset.owner.as_str().as_bytes())
+        .bind(dataset.name.as_str().as_bytes());
+    let row = query.fetch_optional(connection).await?;
+    row.as_ref().map(rows::head).transpose()
+}
+
+fn select(columns: &str, rest: &str) -> QueryBuilder<MySql> {
+    let mut query = QueryBuilder::new("SELECT ");
+    query.push(columns).push(rest);
+    query
+}
+
+/// Adds `(?, ?, …)`.
+fn in_list<'a>(query: &'a mut QueryBuilder<MySql>, values: &[&[u8]]) -> &'a mut QueryBuilder<MySql> {
+    query.push("(");
+    let mut list = query.separated(", ");
+    for value in values {
+        list.push_bind(value.to_vec());
+    }
+    query.push(")")
+}

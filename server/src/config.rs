@@ -4,6 +4,7 @@ mod duration;
 mod http_url;
 mod issuer;
 mod secret;
+mod store_url;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -20,6 +21,7 @@ pub use duration::{Duration, InvalidDuration};
 pub use http_url::{HttpUrl, InvalidHttpUrl};
 pub use issuer::{IssuerConfig, KeysAt, ServiceClaim};
 pub use secret::{InvalidSecret, SECRET_CHARS_MIN, Secret};
+pub use store_url::{InvalidStoreUrl, StoreUrl};
 
 /// The default configuration, with comments.
 pub const DEFAULT: &str = include_str!("../config.default.toml");
@@ -33,6 +35,8 @@ pub const ENVIRONMENT_PREFIX: &str = "SYNCLINE__";
 pub struct Config {
     /// Section `server`.
     pub server: ServerConfig,
+    /// Section `store`.
+    pub store: StoreConfig,
     /// Section `auth`.
     pub auth: AuthConfig,
     /// Section `rates`.
@@ -84,6 +88,15 @@ pub struct ServerConfig {
     /// The file with its key.
     #[serde(deserialize_with = "unless_empty")]
     pub tls_key: Option<PathBuf>,
+}
+
+/// Where data are kept.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreConfig {
+    /// Which store; nothing: the database in the data folder.
+    #[serde(deserialize_with = "store_url::unless_empty")]
+    pub url: Option<StoreUrl>,
 }
 
 impl ServerConfig {

@@ -21,16 +21,17 @@ use syncline_server::backup::{self, BackupArgs, BackupError, RestoreArgs};
 use syncline_server::checks::Checks;
 use syncline_server::cli::{self, DeviceArgs};
 use syncline_server::clock::{Clock as _, SystemClock, SystemRandom, SystemSleep};
-use syncline_server::config::{AuthConfig, Config, Duration, HookConfig, ServerConfig};
+use syncline_server::config::{AuthConfig, Config, Duration, HookConfig, ServerConfig, StoreUrl};
+use syncline_server::copy::{Copied, copy};
 use syncline_server::data_folder::DataFolder;
 use syncline_server::deps::{Deps, Stopping};
 use syncline_server::hook::HttpHook;
 use syncline_server::http::Entrance;
 use syncline_server::metrics::Metrics;
+use syncline_server::open::{self, DATABASE, OpenStore, TablesVersion};
 use syncline_server::service::hook::PushHook;
 use syncline_server::service::{Service, ServiceParts, ServiceSettings};
 use syncline_server::store::metered::MeteredStore;
-use syncline_server::store::sqlite::{FileVersion, SqliteStore};
 use syncline_server::tls::Tls;
 use syncline_server::{http, telemetry};
 use tokio::net::TcpListener;
@@ -64,6 +65,8 @@ enum Command {
     Fence(FenceArgs),
     Backup(BackupArgs),
     Restore(RestoreArgs),
+    Migrate(MigrateArgs),
+    Copy(CopyArgs),
     /// Say whether the server would start, line by line, without starting it
     ///
     /// Takes what `serve` takes, prints a line for each thing that was looked at, and ends with 2 if one is wrong.
@@ -127,6 +130,41 @@ struct FenceArgs {
     discard: bool,
 }
 
+/// Make the tables of the store, or bring them up to date
+///
+/// To be run before the first start, and after each update before the servers are started anew. The store is the one of
+/// the configuration.
+#[derive(Args)]
+struct MigrateArgs {
+    /// Settings that differ from the defaults
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Copy a store to an empty one, which then takes its place
+///
+/// From then on the source can be read and takes no writes, also after the copy. Devices go on with the target as if
+/// nothing had happened. A copy that was interrupted goes on when it is started again. Stores are sqlite:FOLDER (stop the
+/// server first), mysql://USER:PASSWORD@HOST:PORT/DATABASE, and dynamodb://TABLE?region=REGION.
+#[derive(Args)]
+struct CopyArgs {
+    /// The store that is copied
+    #[arg(long, value_name = "STORE", env = "SYNCLINE_COPY_FROM", hide_env_values = true)]
+    from: StoreUrl,
+    /// The store that takes its place: `syncline migrate` has made its tables
+    #[arg(
+        long,
+        value_name = "STORE",
+        env = "SYNCLINE_COPY_TO",
+        hide_env_values = true,
+        required_unless_present = "give_up"
+    )]
+    to: Option<StoreUrl>,
+    /// Do not copy after all: let the source take writes again
+    #[arg(long, conflicts_with = "to")]
+    give_up: bool,
+}
+
 const HELP: &str = "\
 Try it out:
   syncline serve --dev
@@ -145,8 +183,8 @@ Exit codes:
 const FAILURE: u8 = 1;
 const USAGE: u8 = 2;
 
-/// The database in the data folder.
-const DATABASE: &str = "syncline.db";
+/// How often a copy says how far it is.
+const COPY_TOLD_EVERY: std::time::Duration = std::time::Duration::from_secs(5);
 /// How often tombstones are purged.
 const PURGE_EVERY: std::time::Duration = std::time::Duration::from_secs(60 * 60);
 
@@ -197,6 +235,8 @@ fn main() -> ExitCode {
         Command::Fence(args) => fence(&args, json),
         Command::Backup(args) => back_up(&args, json),
         Command::Restore(args) => restore(&args, json),
+        Command::Migrate(args) => migrate(&args, json),
+        Command::Copy(args) => copy_store(&args, json),
         Command::CheckConfig(args) => check_config(args, json),
         Command::Device(args) => return ExitCode::from(cli::run(args, json) as u8),
     };
@@ -229,12 +269,12 @@ fn serve(args: ServeArgs, json: bool) -> Result<(), Failed> {
     }
     allow_open_files(config.server.connections_max);
     let tls = tls(&config.server)?;
-    let folder = DataFolder::open(&config.server.data)?;
-    // Until the end: nobody else may have the folder while the store is open.
-    let _lock = folder.lock()?;
-    let dev_issuer = if dev { Some(Arc::new(DevIssuer::open(&folder, &SystemRandom)?)) } else { None };
+    let folder = || DataFolder::open(&config.server.data);
+    let dev_issuer = if dev { Some(Arc::new(DevIssuer::open(&folder()?, &SystemRandom)?)) } else { None };
     let verifier = Arc::new(setup::verifier(&config.auth, dev_issuer.as_deref()).map_err(usage)?);
-    let service = Arc::new(service(&folder, &config)?);
+    let runtime = Runtime::new()?;
+    let opened = runtime.block_on(open_store(&config))?;
+    let service = Arc::new(service(&opened, &config)?);
     let deps = Deps {
         service: Arc::clone(&service),
         verifier,
@@ -244,11 +284,11 @@ fn serve(args: ServeArgs, json: bool) -> Result<(), Failed> {
         rates: config.rates,
         stopping: Stopping::default(),
     };
-    let runtime = Runtime::new()?;
     let served = runtime.block_on(run(deps, tls, config.auth.keys_refresh, json));
     // What still runs ends before the store that it uses. The store ends with the last of its users: here.
     drop(runtime);
     drop(service);
+    drop(opened);
     tracing::info!("stopped");
     served
 }
@@ -363,11 +403,10 @@ fn fence(args: &FenceArgs, json: bool) -> Result<(), Failed> {
         let message = format!("there is no database in {}", args.data.display());
         return Err(Failed { exit: USAGE, message });
     }
-    let folder = DataFolder::open(&args.data)?;
-    let _lock = folder.lock()?;
-    let service = service(&folder, &config)?;
+    let runtime = Runtime::new()?;
+    let opened = runtime.block_on(open::open(&StoreUrl::Sqlite(args.data.clone())))?;
     let why = if args.discard { EpochReason::RolledBack } else { EpochReason::Fenced };
-    let datasets = Runtime::new()?.block_on(service.fence(why))?;
+    let datasets = runtime.block_on(service(&opened, &config)?.fence(why))?;
     print(json, &format!("fenced {datasets} datasets"), || json!({"datasets": datasets, "why": why}))
 }
 
@@ -375,7 +414,7 @@ fn back_up(args: &BackupArgs, json: bool) -> Result<(), Failed> {
     let BackupArgs { target, data } = args;
     let config = Config::load(None, std::env::vars_os()).map_err(usage)?;
     let data = data.as_ref().unwrap_or(&config.server.data);
-    let bytes = backup::back_up(data, target, DATABASE, SqliteStore::copy).map_err(of_backup)?;
+    let bytes = backup::back_up(data, target, DATABASE, open::copy_file).map_err(of_backup)?;
     let target = target.display().to_string();
     print(json, &format!("backed up {bytes} bytes to {target}"), || json!({"backup": target, "bytes": bytes}))
 }
@@ -389,8 +428,8 @@ fn restore(args: &RestoreArgs, json: bool) -> Result<(), Failed> {
     }
     let why = if *discard { EpochReason::RolledBack } else { EpochReason::Fenced };
     let check_and_fence = |draft: &DataFolder| -> Result<usize, Failed> {
-        SqliteStore::check(&draft.path().join(DATABASE))?;
-        let service = service(draft, &config)?;
+        open::check_file(&draft.path().join(DATABASE))?;
+        let service = service(&open::open_unlocked(draft)?, &config)?;
         Ok(Runtime::new()?.block_on(service.fence(why))?)
     };
     let prepare = |draft: &DataFolder| check_and_fence(draft).map_err(RestoreFailed);
@@ -417,6 +456,62 @@ fn of_backup(error: BackupError) -> Failed {
     if error.is_usage() { usage(error) } else { error.into() }
 }
 
+fn migrate(args: &MigrateArgs, json: bool) -> Result<(), Failed> {
+    let config = Config::load(args.config.as_deref(), std::env::vars_os()).map_err(usage)?;
+    telemetry::start(&config.log).map_err(usage)?;
+    let url = config.store.url.unwrap_or(StoreUrl::Sqlite(config.server.data));
+    let migrated = Runtime::new()?.block_on(open::migrate(&url));
+    let TablesVersion { found, known } = migrated.map_err(|error| named(&url, error))?;
+    let text = match found {
+        _ if found == known => format!("{url} was up to date"),
+        0 => format!("{url} has its tables now"),
+        _ => format!("{url} was brought from version {found} to {known}"),
+    };
+    print(json, &text, || json!({"store": url.to_string(), "found": found, "version": known}))
+}
+
+fn copy_store(args: &CopyArgs, json: bool) -> Result<(), Failed> {
+    let config = Config::load(None, std::env::vars_os()).map_err(usage)?;
+    telemetry::start(&config.log).map_err(usage)?;
+    let CopyArgs { from, to, give_up: _ } = args;
+    let runtime = Runtime::new()?;
+    let open_one = |url: &StoreUrl| runtime.block_on(open::open(url)).map_err(|error| named(url, error));
+    if let StoreUrl::Sqlite(data) = from
+        && !data.join(DATABASE).is_file()
+    {
+        return Err(Failed { exit: USAGE, message: format!("there is no database in {}", data.display()) });
+    }
+    let Some(to) = to else {
+        runtime.block_on(open_one(from)?.store.transfer().set_read_only(false))?;
+        return print(
+            json,
+            &format!("{from} takes writes again"),
+            || json!({"from": from.to_string(), "gave_up": true}),
+        );
+    };
+    if from.to_string() == to.to_string() {
+        return Err(Failed { exit: USAGE, message: format!("{from} cannot be copied to itself") });
+    }
+    let (source, target) = (open_one(from)?, open_one(to)?);
+    let mut told = std::time::Instant::now();
+    let progress = |Copied { datasets, records, .. }| {
+        if told.elapsed() >= COPY_TOLD_EVERY {
+            told = std::time::Instant::now();
+            tracing::info!(datasets, records, "copied {datasets} datasets so far");
+        }
+    };
+    let Copied { owners, datasets, records } = runtime.block_on(copy(&*source.store, &*target.store, progress))?;
+    let text = format!(
+        "copied {datasets} datasets with {records} records that were not there yet; {from} takes no more writes, start \
+         the servers with {to}"
+    );
+    print(
+        json,
+        &text,
+        || json!({"from": from.to_string(), "to": to.to_string(), "owners": owners, "datasets": datasets, "records": records}),
+    )
+}
+
 fn check_config(args: ServeArgs, json: bool) -> Result<(), Failed> {
     let mut checks = Checks::default();
     let file = args.config.as_ref().map_or_else(|| "defaults".to_owned(), |file| file.display().to_string());
@@ -439,19 +534,12 @@ fn check_parts(args: ServeArgs, config: Config, checks: &mut Checks) {
     let ServeArgs { config: _, listen, data, dev } = args;
     let data = data.unwrap_or_else(|| config.server.data.clone());
     checks.note("log", telemetry::check(&config.log).map(|()| config.log.level.clone()));
-    let there = DataFolder::try_out(&data).map_err(Failed::from);
-    let state = |there| if there { "can be written" } else { "will be made" };
-    checks.note("data folder", there.map(|there| format!("{} {}", data.display(), state(there))));
-    let database = data.join(DATABASE);
-    if database.exists() {
-        let version = |FileVersion { found, known }| match found == known {
-            true => format!("{} is up to date", database.display()),
-            false => format!("{} will be brought from version {found} to {known}", database.display()),
-        };
-        checks.note("store", SqliteStore::version(&database).map(version).map_err(Failed::from));
-    } else {
-        checks.note("store", Ok::<_, Failed>(format!("{} will be made", database.display())));
+    if dev || config.store.url.is_none() {
+        let there = DataFolder::try_out(&data).map_err(Failed::from);
+        let state = |there| if there { "can be written" } else { "will be made" };
+        checks.note("data folder", there.map(|there| format!("{} {}", data.display(), state(there))));
     }
+    checks.note("store", check_store(config.store.url.as_ref(), &data));
     let secure = |tls: Option<_>| if tls.is_some() { "certificate and key belong together" } else { "off" };
     checks.note("tls", tls(&config.server).map(|tls| secure(tls).to_owned()));
     let listen = listen.unwrap_or(config.server.listen);
@@ -463,6 +551,33 @@ fn check_parts(args: ServeArgs, config: Config, checks: &mut Checks) {
     let asked = |hook: Option<_>| if hook.is_some() { "is set up, and not asked now" } else { "off" };
     checks.note("hook", hook(&config.hook).map(|hook| asked(hook).to_owned()));
     check_issuers(&config.auth, dev, checks);
+}
+
+/// Connects to the store, and says what a server would find.
+fn check_store(url: Option<&StoreUrl>, data: &Path) -> Result<String, Failed> {
+    let in_folder = StoreUrl::Sqlite(data.to_owned());
+    let version = Runtime::new()?.block_on(open::version(url.unwrap_or(&in_folder)));
+    let place = url.map_or_else(|| data.join(DATABASE).display().to_string(), ToString::to_string);
+    match (version.map_err(|error| named(&place, error))?, url) {
+        (TablesVersion { found, known }, _) if found == known => Ok(format!("{place} is up to date")),
+        (TablesVersion { found: 0, .. }, None) => Ok(format!("{place} will be made")),
+        (TablesVersion { found, known }, None) => {
+            Ok(format!("{place} will be brought from version {found} to {known}"))
+        }
+        (TablesVersion { found: 0, .. }, Some(_)) => {
+            Err(Failed { exit: USAGE, message: format!("{place} has no tables yet: run `syncline migrate`") })
+        }
+        (TablesVersion { found, known }, Some(_)) => {
+            let message = format!("{place} has version {found} and not {known}: run `syncline migrate`");
+            Err(Failed { exit: USAGE, message })
+        }
+    }
+}
+
+/// A failure, and of what.
+fn named(what: &dyn Display, error: impl Error) -> Failed {
+    let Failed { exit, message } = error.into();
+    Failed { exit, message: format!("{what}: {message}") }
 }
 
 /// Whose tokens are taken, and whether their keys can be had.
@@ -493,12 +608,18 @@ fn data_folder(chosen: Option<&Path>) -> Result<DataFolder, Failed> {
     Ok(DataFolder::open(chosen.unwrap_or(&config.server.data))?)
 }
 
-fn service(folder: &DataFolder, config: &Config) -> Result<Service, Failed> {
-    let store = Arc::new(SqliteStore::open(&folder.private_file(DATABASE)?)?);
-    let measured = folder.clone();
-    let metrics = Arc::new(Metrics::new(move || measured.bytes_of(DATABASE)));
+/// Opens the store of the configuration.
+async fn open_store(config: &Config) -> Result<OpenStore, Failed> {
+    let Some(url) = &config.store.url else {
+        return Ok(open::open(&StoreUrl::Sqlite(config.server.data.clone())).await?);
+    };
+    open::open(url).await.map_err(|error| named(url, error))
+}
+
+fn service(opened: &OpenStore, config: &Config) -> Result<Service, Failed> {
+    let metrics = Arc::new(Metrics::new(opened.bytes()));
     let parts = ServiceParts {
-        store: Arc::new(MeteredStore::new(store, Arc::clone(&metrics))),
+        store: Arc::new(MeteredStore::new(Arc::clone(&opened.store), Arc::clone(&metrics))),
         clock: Arc::new(SystemClock),
         random: Arc::new(SystemRandom),
         sleep: Arc::new(SystemSleep),

@@ -43,6 +43,9 @@ pub struct SqliteStore {
 const READERS: usize = 4;
 
 impl SqliteStore {
+    /// The newest version of a file.
+    pub const KNOWN_VERSION: usize = schema::MIGRATIONS.len();
+
     /// Opens the file, or makes it, and brings it up to date. Blocks.
     ///
     /// # Errors

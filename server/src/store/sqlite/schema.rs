@@ -9,7 +9,7 @@ use rusqlite::{Connection, Error, ErrorCode, OpenFlags, TransactionBehavior, ffi
 use crate::store::StoreError;
 
 /// What each version of the file adds to the one before. `user_version` counts them.
-const MIGRATIONS: &[&str] = &[
+pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0001_initial.sql"),
     include_str!("../../../migrations/sqlite/0002_identity_link.sql"),
     include_str!("../../../migrations/sqlite/0003_device.sql"),

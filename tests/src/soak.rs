@@ -1,6 +1,8 @@
-//! Crash loops: the real binary over real files, killed at random moments, behind a network that drops, delays,
+//! Crash loops: the real binary over real files and databases, killed at random moments, behind a network that drops, delays,
 //! truncates and repeats. Afterwards every acknowledged write is there, counted once, in whole groups, and no device
 //! had to begin anew.
+
+mod fleet;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,18 +12,47 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use crate::dice::Dice;
-use crate::harness::{Device, Exit, Fault, Folder, Proxy, Server};
+use crate::harness::{Device, Exit, Folder};
+use crate::soak::fleet::Fleet;
 
 /// Who is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Killed {
-    /// The server, which is started again over its data folder.
-    Server,
+    /// A server, which is started again; if there are several, it is one of them, and every other time it is stopped.
+    Servers,
     /// The devices' processes, in the middle of what they do.
     Devices,
+    /// The server of the database.
+    Database,
+}
+
+/// Where the servers keep data.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum StoreKind {
+    /// A file of SQLite.
+    #[default]
+    Sqlite,
+    /// A database of MariaDB.
+    Mysql,
+}
+
+/// Lets devices write for a while, kills, and then looks whether everything is there.
+#[derive(Clone, Copy, Debug)]
+pub struct Round {
+    /// Who is killed.
+    pub killed: Killed,
+    /// Where the servers keep data.
+    pub store: StoreKind,
+    /// How many servers there are; the devices are spread over them.
+    pub servers: usize,
+    /// How long devices write.
+    pub lasting: Duration,
+    /// What is written, and when is killed. Processes make each round different all the same.
+    pub seed: u64,
 }
 
 /// What happened in a round.
@@ -33,7 +64,7 @@ pub struct Tally {
     pub groups: u64,
     /// Processes that were killed.
     pub kills: usize,
-    /// Answers of the server that came by the network.
+    /// Answers of the servers that came by the network.
     pub answers: usize,
 }
 
@@ -46,83 +77,117 @@ impl fmt::Display for Tally {
 
 /// How many devices of one user write at the same time.
 const DEVICES: usize = 4;
-/// How long a device tries to sync while it is being tested.
+/// How long a device tries to sync while its only server, or the database, may be gone.
 const GIVE_UP: &str = "2s";
+/// How long it tries while there is always a server: it must succeed.
+const GIVE_UP_NEVER: &str = "60s";
+/// How long what was written may take to a device that only listens.
+const HEARD_WITHIN: Duration = Duration::from_secs(30);
 
-/// Lets devices write for a while, kills, and then looks whether everything is there.
-///
-/// # Panics
-/// If it is not, saying what is wrong.
-pub fn round(killed: Killed, lasting: Duration, seed: u64) -> Tally {
-    let folder = Folder::new();
-    let data = folder.path("server");
-    let mut server = Server::start(&data);
-    let token = server.token("ada");
-    let proxy = bad_network(server.url(), seed);
-    let kills = Arc::new(AtomicUsize::new(0));
-    let over = Arc::new(AtomicBool::new(false));
-    let writers: Vec<_> = (0..DEVICES)
-        .map(|number| Writer {
-            name: format!("d{number}"),
-            device: Device::new(&folder, &format!("d{number}")).at(&proxy.url()).with_token(&token),
-            dice: Dice::new(seed.wrapping_add(1 + number as u64)),
-            killed: killed == Killed::Devices,
-            kills: Arc::clone(&kills),
-            written: Written::default(),
-        })
-        .collect();
-    let devices: Vec<_> = writers.iter().map(|writer| writer.device.clone()).collect();
-    let threads: Vec<_> = writers
-        .into_iter()
-        .map(|writer| {
-            let over = Arc::clone(&over);
-            thread::spawn(move || writer.work(&over))
-        })
-        .collect();
+impl Round {
+    /// Plays it.
+    ///
+    /// # Panics
+    /// If not everything is there, saying what is wrong.
+    pub fn play(&self) -> Tally {
+        let Self { killed, store, servers, lasting, seed } = *self;
+        let folder = Folder::new();
+        let mut fleet = Fleet::start(&folder, store, servers, seed);
+        let token = fleet.token("ada");
+        let kills = Arc::new(AtomicUsize::new(0));
+        let over = Arc::new(AtomicBool::new(false));
+        let writers: Vec<_> = (0..DEVICES)
+            .map(|number| Writer {
+                name: format!("d{number}"),
+                device: Device::new(&folder, &format!("d{number}")).at(&fleet.bad_way(number)).with_token(&token),
+                dice: Dice::new(seed.wrapping_add(1 + number as u64)),
+                killed: killed == Killed::Devices,
+                has_server: servers > 1 && killed == Killed::Servers,
+                kills: Arc::clone(&kills),
+                written: Written::default(),
+            })
+            .collect();
+        let devices: Vec<_> = writers.iter().map(|writer| writer.device.clone()).collect();
+        let listeners = Listeners::start(&folder, &fleet, servers, &token);
+        let threads: Vec<_> = writers
+            .into_iter()
+            .map(|writer| {
+                let over = Arc::clone(&over);
+                thread::spawn(move || writer.work(&over))
+            })
+            .collect();
 
-    let ends = Instant::now() + lasting;
-    let mut dice = Dice::new(seed);
-    while Instant::now() < ends {
-        thread::sleep(Duration::from_millis(100 + dice.below(700) as u64));
-        if killed == Killed::Server {
-            drop(server);
+        let ends = Instant::now() + lasting;
+        let mut dice = Dice::new(seed);
+        while Instant::now() < ends {
+            thread::sleep(Duration::from_millis(100 + dice.below(700) as u64));
+            match killed {
+                Killed::Devices => continue,
+                Killed::Servers => fleet.restart_one(&mut dice),
+                Killed::Database => fleet.kill_database(),
+            }
             kills.fetch_add(1, Ordering::Relaxed);
-            server = Server::start(&data);
-            proxy.lead_to(server.url());
         }
-    }
-    over.store(true, Ordering::Relaxed);
-    let written: Vec<_> = threads.into_iter().map(|thread| thread.join().expect("a writer found something")).collect();
+        over.store(true, Ordering::Relaxed);
+        let written: Vec<_> =
+            threads.into_iter().map(|thread| thread.join().expect("a writer found something")).collect();
 
-    for _ in 0..2 {
-        for device in &devices {
-            let synced = device.at(server.url()).sync();
-            assert_eq!(synced["resets"], json!({}), "a device had to begin anew");
-            assert_eq!(synced["repaired"], json!([]), "a device differed from the server");
+        for _ in 0..2 {
+            for (number, device) in devices.iter().enumerate() {
+                let synced = device.at(fleet.good_way(number)).sync();
+                assert_eq!(synced["resets"], json!({}), "a device had to begin anew");
+                assert_eq!(synced["repaired"], json!([]), "a device differed from the server");
+            }
         }
-    }
-    check(&devices, &written);
-    Tally {
-        increments: written.iter().map(|written| written.increments).sum(),
-        groups: written.iter().map(|written| written.groups).sum(),
-        kills: kills.load(Ordering::Relaxed),
-        answers: proxy.answered(),
+        check(&devices, &written);
+        listeners.hear(&devices[0]);
+        Tally {
+            increments: written.iter().map(|written| written.increments).sum(),
+            groups: written.iter().map(|written| written.groups).sum(),
+            kills: kills.load(Ordering::Relaxed),
+            answers: fleet.answered(),
+        }
     }
 }
 
-/// Half of the answers arrive as they are.
-fn bad_network(upstream: &str, seed: u64) -> Proxy {
-    let mut dice = Dice::new(seed ^ 0x006e_6574);
-    Proxy::start(upstream, move |_| match dice.below(10) {
-        0 => Fault::Drop,
-        1 => Fault::Truncate,
-        2 | 3 => Fault::Repeat,
-        4 => {
-            thread::sleep(Duration::from_millis(dice.below(300) as u64));
-            Fault::Pass
+/// Devices that write nothing and listen, one at each server.
+struct Listeners(Vec<(Device, Child)>);
+
+impl Listeners {
+    fn start(folder: &Folder, fleet: &Fleet, servers: usize, token: &str) -> Self {
+        let listener = |number: usize| {
+            let device = Device::new(folder, &format!("l{number}")).at(&fleet.listening_way(number)).with_token(token);
+            device.ok(&["policy", "votes", "counter"]);
+            let process = device.spawn(&["sync", "--watch"]);
+            (device, process)
+        };
+        Self((0..servers).map(listener).collect())
+    }
+
+    /// Waits until all have what this device has.
+    fn hear(mut self, from: &Device) {
+        let until = Instant::now() + HEARD_WITHIN;
+        for dataset in ["votes", "pairs"] {
+            let expected = from.ok(&["export", dataset]);
+            for (device, process) in &mut self.0 {
+                while device.run(&["export", dataset]).stdout != expected {
+                    let ended = process.try_wait().expect("it can be asked");
+                    assert!(ended.is_none(), "a device that listens ended: {ended:?}");
+                    assert!(Instant::now() < until, "a device that listens has not heard of {dataset}");
+                    thread::sleep(Duration::from_millis(50));
+                }
+            }
         }
-        _ => Fault::Pass,
-    })
+    }
+}
+
+impl Drop for Listeners {
+    fn drop(&mut self) {
+        for (_, process) in &mut self.0 {
+            let _gone = process.kill();
+            let _ended = process.wait();
+        }
+    }
 }
 
 /// What a device said that it has written.
@@ -139,6 +204,8 @@ struct Writer {
     dice: Dice,
     /// Whether its processes are killed.
     killed: bool,
+    /// Whether there is always a server that can be reached.
+    has_server: bool,
     kills: Arc<AtomicUsize>,
     written: Written,
 }
@@ -190,15 +257,16 @@ impl Writer {
     }
 
     fn sync(&mut self) {
-        let _offline_or_not = self.call(&["sync", "--give-up-after", GIVE_UP], "");
+        let give_up = if self.has_server { GIVE_UP_NEVER } else { GIVE_UP };
+        let _offline_or_not = self.call(&["sync", "--give-up-after", give_up], "");
     }
 
     /// Calls a command, and kills it if it is time; says whether it succeeded.
     fn call(&mut self, arguments: &[&str], input: &str) -> bool {
         if !self.killed || self.dice.below(3) > 0 {
             let outcome = self.device.run_with_input(arguments, input);
-            let expected =
-                outcome.code == Some(0) || arguments[0] == "sync" && outcome.code == Some(Exit::Offline as i32);
+            let may_be_offline = arguments[0] == "sync" && !self.has_server;
+            let expected = outcome.code == Some(0) || may_be_offline && outcome.code == Some(Exit::Offline as i32);
             assert!(expected, "{} {arguments:?} failed: {}", self.name, outcome.stderr);
             return outcome.code == Some(0);
         }
@@ -242,15 +310,18 @@ fn check(devices: &[Device], written: &[Written]) {
     }
 }
 
-/// Rounds of both kinds until the time is over; tells of each.
+/// Rounds of all kinds until the time is over; tells of each.
 ///
 /// # Panics
-/// As [`round`] does.
-pub fn soak(lasting: Duration, each: Duration, first_seed: u64, mut tell: impl FnMut(u64, Killed, &Tally)) {
+/// As [`Round::play`] does.
+pub fn soak(first: Round, lasting: Duration, mut tell: impl FnMut(&Round, &Tally)) {
     let ends = Instant::now() + lasting;
-    for seed in first_seed.. {
-        for killed in [Killed::Server, Killed::Devices] {
-            tell(seed, killed, &round(killed, each, seed));
+    let kinds = [Killed::Servers, Killed::Devices, Killed::Database];
+    let kinds = &kinds[..if first.store == StoreKind::Sqlite { 2 } else { 3 }];
+    for seed in first.seed.. {
+        for killed in kinds {
+            let round = Round { killed: *killed, seed, ..first };
+            tell(&round, &round.play());
         }
         if Instant::now() >= ends {
             return;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use clap::Parser;
-use tests::soak::soak;
+use tests::soak::{Killed, Round, StoreKind, soak};
 
 /// Kills servers and devices while they work, and looks whether anything was lost, doubled or torn.
 #[derive(Parser)]
@@ -19,12 +19,19 @@ struct Arguments {
     /// The first seed. Processes make each run different; the seed says what is written and when is killed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Where the servers keep data.
+    #[arg(long, value_enum, default_value_t)]
+    store: StoreKind,
+    /// How many servers there are; several need a database that they share.
+    #[arg(long, default_value_t = 1)]
+    servers: usize,
 }
 
 fn main() {
-    let Arguments { minutes, seconds, seed } = Arguments::parse();
-    let minutes = Duration::from_secs(minutes * 60);
-    soak(minutes, Duration::from_secs(seconds), seed, |seed, killed, tally| {
-        println!("seed {seed}, {killed:?} killed: {tally}; all is there");
+    let Arguments { minutes, seconds, seed, store, servers } = Arguments::parse();
+    assert!(servers == 1 || store != StoreKind::Sqlite, "one server has the file of SQLite");
+    let first = Round { killed: Killed::Servers, store, servers, lasting: Duration::from_secs(seconds), seed };
+    soak(first, Duration::from_secs(minutes * 60), |round, tally| {
+        println!("seed {}, {:?} killed: {tally}; all is there", round.seed, round.killed);
     });
 }

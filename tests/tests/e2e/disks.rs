@@ -184,7 +184,7 @@ fn a_server_that_has_no_room_to_start_says_so_and_starts_once_there_is_some() {
     let [file, _] = database(&data);
     let connection = Connection::open(&file).unwrap();
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-    connection.execute_batch(&format!("DROP TABLE device; PRAGMA user_version = {}", version - 1)).unwrap();
+    connection.execute_batch(&format!("DROP TABLE store_state; PRAGMA user_version = {}", version - 1)).unwrap();
     connection.close().unwrap();
     assert_told(&start(4_096), 1, &["syncline.db cannot be written", "make room"]);
     let server = Server::start(&data);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tests::harness::{Device, Exit, Fault, Folder, Proxy};
-use tests::soak::{Killed, round};
+use tests::soak::{Killed, Round, StoreKind};
 
 use crate::real_data::{generated, write_array};
 use crate::{World, assert_same_lines};
@@ -68,13 +68,15 @@ fn a_device_that_is_killed_while_it_syncs_goes_on_as_if_nothing_had_happened() {
 }
 
 #[test]
-fn nothing_is_lost_doubled_or_torn_when_the_server_is_killed_again_and_again() {
-    round(Killed::Server, Duration::from_secs(8), 1);
-}
-
-#[test]
-fn nothing_is_lost_doubled_or_torn_when_devices_are_killed_again_and_again() {
-    round(Killed::Devices, Duration::from_secs(8), 1);
+fn nothing_is_lost_doubled_or_torn_whoever_is_killed_again_and_again() {
+    for (killed, store, servers) in [
+        (Killed::Servers, StoreKind::Sqlite, 1),
+        (Killed::Devices, StoreKind::Sqlite, 1),
+        (Killed::Servers, StoreKind::Mysql, 1),
+        (Killed::Database, StoreKind::Mysql, 1),
+    ] {
+        Round { killed, store, servers, lasting: Duration::from_secs(8), seed: 1 }.play();
+    }
 }
 
 #[test]

@@ -83,7 +83,8 @@ async fn a_damaged_page_is_an_error_and_not_a_panic() {
     drop(store);
     let page_of = "SELECT 4096 * (rootpage - 1) FROM sqlite_schema WHERE name = ?";
     let page_of = |table: &str| -> usize {
-        Connection::open(&file).unwrap().query_row(page_of, [table], |row| row.get(0)).unwrap()
+        let begins: i64 = Connection::open(&file).unwrap().query_row(page_of, [table], |row| row.get(0)).unwrap();
+        begins as usize
     };
     let (schema_ends, read_when_opened) = (4096, page_of("store_state"));
     let mut bytes = fs::read(&file).unwrap();

@@ -3,17 +3,21 @@
 //! [`store_conformance!`](crate::store_conformance) makes one test of each function, each on a store of its own.
 #![expect(clippy::unwrap_used, reason = "it is a suite of tests, though not behind `cfg(test)`")]
 
+mod copies;
 mod devices;
 mod draft;
 mod links;
 mod memories;
 mod records;
+mod several;
 mod transfer;
 
+pub use copies::*;
 pub use devices::*;
 pub use links::*;
 pub use memories::*;
 pub use records::*;
+pub use several::*;
 pub use transfer::*;
 
 use std::sync::Arc;
@@ -133,32 +137,9 @@ pub async fn a_commit_on_another_position_writes_nothing(store: Arc<dyn Store>) 
     assert_eq!(store.commit(&dataset("never"), nobody).await.unwrap(), CommitOutcome::Stale);
 }
 
-/// Whoever is overtaken reads again; no increment is lost, and no two commits share a count.
+/// See [`increments_at_several_servers_count_once`].
 pub async fn increments_of_many_writers_all_count(store: Arc<dyn Store>) {
-    const WRITERS: u64 = 8;
-    const INCREMENTS: u64 = 10;
-    let counters = dataset("counters");
-    let increment = |writer: u64| {
-        let (store, counters) = (Arc::clone(&store), counters.clone());
-        async move {
-            let mut draft = Draft::of(writer);
-            let mut written = 0;
-            while written < INCREMENTS {
-                let view = store.view(&counters, &live("n")).await.unwrap();
-                let n = match view.records.values().next().and_then(|record| record.value()) {
-                    Some(Value::Int(n)) => *n,
-                    _ => 0,
-                };
-                let mut commit = draft.next(&view.head);
-                draft.put(&mut commit, "n", Value::Int(n + 1));
-                written += u64::from(store.commit(&counters, commit).await.unwrap() == CommitOutcome::Written);
-            }
-        }
-    };
-    join_all((0..WRITERS).map(increment)).await;
-    let view = store.view(&counters, &live("n")).await.unwrap();
-    assert_eq!(view.head.lineage.count, SyncCount(WRITERS * INCREMENTS));
-    assert_eq!(view.records.values().next().unwrap().value(), Some(&Value::Int((WRITERS * INCREMENTS) as i64)));
+    assert_eq!(increments_at_several_servers_count_once(&[store], 10).await, 0);
 }
 
 /// Commits that are made durable together stay apart.

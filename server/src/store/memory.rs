@@ -333,6 +333,12 @@ mod tests {
     crate::store_conformance!((Arc::new(MemoryStore::new()), ()));
 
     #[tokio::test]
+    async fn a_copy_takes_the_place_of_its_source() {
+        let store = || Arc::new(MemoryStore::new());
+        crate::store::conformance::a_copy_takes_the_place_of_its_source(store(), store()).await;
+    }
+
+    #[tokio::test]
     async fn a_backup_that_is_put_back_takes_away_what_came_after_it() {
         let store = MemoryStore::new();
         let dataset =

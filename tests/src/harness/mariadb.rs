@@ -83,7 +83,8 @@ impl MariaDb {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let url = format!("{}/syncline_test_{}_{number}", self.url, std::process::id());
-        sql(&self.url, &format!("CREATE OR REPLACE DATABASE {}", name_of(&url)));
+        let name = url.rsplit('/').next().unwrap_or_default();
+        sql(&self.url, &format!("DROP DATABASE IF EXISTS {name}; CREATE DATABASE {name}"));
         url
     }
 
@@ -120,10 +121,6 @@ pub fn sql(url: &str, statement: &str) -> String {
     let output = command.output().expect("the client `mariadb` is there: run `./dev install`");
     assert!(output.status.success(), "{statement}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("UTF-8")
-}
-
-fn name_of(url: &str) -> &str {
-    url.rsplit('/').next().unwrap_or_default()
 }
 
 fn free_port() -> u16 {

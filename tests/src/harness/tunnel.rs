@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// A tunnel from a free port of 127.0.0.1, whose address stays.
 #[derive(Debug)]
@@ -12,6 +12,8 @@ pub struct Tunnel {
     target: Arc<Mutex<String>>,
     /// The next connection is cut after so many bytes of the server's.
     cut: Arc<Mutex<Option<usize>>>,
+    /// The clients' ends of connections; those that have ended are gone.
+    open: Arc<Mutex<Vec<Weak<TcpStream>>>>,
     closed: Arc<AtomicBool>,
 }
 
@@ -23,9 +25,15 @@ impl Tunnel {
     pub fn to(url: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
         let address = listener.local_addr().expect("the port is known");
-        let tunnel =
-            Self { address, target: Arc::new(Mutex::new(host(url))), cut: Arc::default(), closed: Arc::default() };
+        let tunnel = Self {
+            address,
+            target: Arc::new(Mutex::new(host(url))),
+            cut: Arc::default(),
+            open: Arc::default(),
+            closed: Arc::default(),
+        };
         let (target, cut, closed) = (Arc::clone(&tunnel.target), Arc::clone(&tunnel.cut), Arc::clone(&tunnel.closed));
+        let open = Arc::clone(&tunnel.open);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 if closed.load(Ordering::Relaxed) {
@@ -35,9 +43,13 @@ impl Tunnel {
                 let cut = cut.lock().unwrap_or_else(PoisonError::into_inner).take();
                 // A server that is not there: the client sees its connection end.
                 let Ok(server) = TcpStream::connect(target) else { continue };
-                let (Ok(from_client), Ok(to_server)) = (client.try_clone(), server.try_clone()) else { continue };
-                std::thread::spawn(move || pass(from_client, to_server, None));
-                std::thread::spawn(move || pass(server, client, cut));
+                let (client, server) = (Arc::new(client), Arc::new(server));
+                let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
+                open.retain(|one| one.strong_count() > 0);
+                open.push(Arc::downgrade(&client));
+                let (from_client, to_server) = (Arc::clone(&client), Arc::clone(&server));
+                std::thread::spawn(move || pass(&from_client, &to_server, None));
+                std::thread::spawn(move || pass(&server, &client, cut));
             }
         });
         tunnel
@@ -51,6 +63,13 @@ impl Tunnel {
     /// New connections go to another server.
     pub fn move_to(&self, url: &str) {
         *self.target.lock().unwrap_or_else(PoisonError::into_inner) = host(url);
+    }
+
+    /// All connections end now, in the middle of whatever they carry.
+    pub fn cut(&self) {
+        for one in self.open.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            let _it_may_have_ended = one.upgrade().map(|one| one.shutdown(Shutdown::Both));
+        }
     }
 
     /// The next connection ends after so many bytes from the server.
@@ -71,7 +90,7 @@ fn host(url: &str) -> String {
 }
 
 /// Passes bytes on until one side ends, or so many have passed; then both sides end.
-fn pass(mut from: TcpStream, mut to: TcpStream, cut: Option<usize>) {
+fn pass(mut from: &TcpStream, mut to: &TcpStream, cut: Option<usize>) {
     let mut left = cut.unwrap_or(usize::MAX);
     let mut buffer = [0; 16 << 10];
     while left > 0 {

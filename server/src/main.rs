@@ -117,14 +117,17 @@ struct Login {
     service: Option<String>,
 }
 
-/// Say that the data folder was put back from a backup, before the server starts on it
+/// Say that a data folder or a database was put back from a backup, before servers start on it
 ///
 /// Devices then find out that the server lost what was written since the backup, and keep what they know of it.
 #[derive(Args)]
 struct FenceArgs {
     /// The data folder
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "config", conflicts_with = "config")]
+    data: Option<PathBuf>,
+    /// Settings that name the store instead
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// The backup was put back to undo what came after it: devices do not offer that again
     #[arg(long)]
     discard: bool,
@@ -397,23 +400,43 @@ fn token(args: &TokenArgs, json: bool) -> Result<(), Failed> {
 }
 
 fn fence(args: &FenceArgs, json: bool) -> Result<(), Failed> {
-    let config = Config::load(None, std::env::vars_os()).map_err(usage)?;
+    let config = Config::load(args.config.as_deref(), std::env::vars_os()).map_err(usage)?;
     telemetry::start(&config.log).map_err(usage)?;
-    if !args.data.join(DATABASE).is_file() {
-        let message = format!("there is no database in {}", args.data.display());
-        return Err(Failed { exit: USAGE, message });
-    }
+    let url = args.data.clone().map_or_else(|| store_url(&config), StoreUrl::Sqlite);
+    check_there(&url)?;
     let runtime = Runtime::new()?;
-    let opened = runtime.block_on(open::open(&StoreUrl::Sqlite(args.data.clone())))?;
+    let opened = runtime.block_on(open::open(&url)).map_err(|error| named(&url, error))?;
     let why = if args.discard { EpochReason::RolledBack } else { EpochReason::Fenced };
     let datasets = runtime.block_on(service(&opened, &config)?.fence(why))?;
     print(json, &format!("fenced {datasets} datasets"), || json!({"datasets": datasets, "why": why}))
 }
 
+/// The store of the configuration.
+fn store_url(config: &Config) -> StoreUrl {
+    config.store.url.clone().unwrap_or_else(|| StoreUrl::Sqlite(config.server.data.clone()))
+}
+
+/// Fails where opening a store would make an empty one.
+fn check_there(url: &StoreUrl) -> Result<(), Failed> {
+    match url {
+        StoreUrl::Sqlite(data) if !data.join(DATABASE).is_file() => {
+            Err(Failed { exit: USAGE, message: format!("there is no database in {}", data.display()) })
+        }
+        _ => Ok(()),
+    }
+}
+
 fn back_up(args: &BackupArgs, json: bool) -> Result<(), Failed> {
     let BackupArgs { target, data } = args;
     let config = Config::load(None, std::env::vars_os()).map_err(usage)?;
-    let data = data.as_ref().unwrap_or(&config.server.data);
+    let data = match (data, &config.store.url) {
+        (Some(data), _) => data,
+        (None, Some(url)) => {
+            let message = format!("{url} is backed up with the tools of its database; --data names a data folder");
+            return Err(Failed { exit: USAGE, message });
+        }
+        (None, None) => &config.server.data,
+    };
     let bytes = backup::back_up(data, target, DATABASE, open::copy_file).map_err(of_backup)?;
     let target = target.display().to_string();
     print(json, &format!("backed up {bytes} bytes to {target}"), || json!({"backup": target, "bytes": bytes}))
@@ -459,7 +482,7 @@ fn of_backup(error: BackupError) -> Failed {
 fn migrate(args: &MigrateArgs, json: bool) -> Result<(), Failed> {
     let config = Config::load(args.config.as_deref(), std::env::vars_os()).map_err(usage)?;
     telemetry::start(&config.log).map_err(usage)?;
-    let url = config.store.url.unwrap_or(StoreUrl::Sqlite(config.server.data));
+    let url = store_url(&config);
     let migrated = Runtime::new()?.block_on(open::migrate(&url));
     let TablesVersion { found, known } = migrated.map_err(|error| named(&url, error))?;
     let text = match found {
@@ -474,13 +497,9 @@ fn copy_store(args: &CopyArgs, json: bool) -> Result<(), Failed> {
     let config = Config::load(None, std::env::vars_os()).map_err(usage)?;
     telemetry::start(&config.log).map_err(usage)?;
     let CopyArgs { from, to, give_up: _ } = args;
+    check_there(from)?;
     let runtime = Runtime::new()?;
     let open_one = |url: &StoreUrl| runtime.block_on(open::open(url)).map_err(|error| named(url, error));
-    if let StoreUrl::Sqlite(data) = from
-        && !data.join(DATABASE).is_file()
-    {
-        return Err(Failed { exit: USAGE, message: format!("there is no database in {}", data.display()) });
-    }
     let Some(to) = to else {
         runtime.block_on(open_one(from)?.store.transfer().set_read_only(false))?;
         return print(

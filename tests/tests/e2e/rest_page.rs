@@ -5,28 +5,11 @@ use std::process::{Command, Stdio};
 
 use tests::harness::{Folder, Server, syncline};
 
-/// A fenced block of the page.
-struct Block {
-    /// What stands behind the fence: `sh`, `text`, or `php` and a file.
-    language: String,
-    content: String,
-}
+use crate::pages::blocks;
 
 const PAGE: &str = include_str!("../../../server/REST.md");
 /// Stands before and after each block of commands, to part what they print.
 const MARK: &str = "-----8<-----";
-
-fn blocks(page: &str) -> Vec<Block> {
-    let mut blocks = Vec::new();
-    let mut lines = page.lines();
-    while let Some(line) = lines.next() {
-        if let Some(language) = line.strip_prefix("```") {
-            let content: Vec<_> = lines.by_ref().take_while(|line| *line != "```").collect();
-            blocks.push(Block { language: language.to_owned(), content: content.join("\n") });
-        }
-    }
-    blocks
-}
 
 /// Whether a printed line is the expected one, in which `…` stands for anything.
 fn fits(printed: &str, expected: &str) -> bool {

@@ -3,6 +3,7 @@
 
 mod binary;
 mod device;
+mod events;
 mod folder;
 mod hardship;
 mod http;
@@ -15,6 +16,7 @@ mod tunnel;
 
 pub use binary::syncline;
 pub use device::{Device, Exit, Outcome};
+pub use events::Events;
 pub use folder::{Folder, copy_folder, movies};
 pub use hardship::{Hardship, ReadOnly, allow_open_files};
 pub use http::http;

@@ -5,10 +5,12 @@
 
 pub mod datasets;
 pub mod devices;
+pub mod fanout;
 pub mod hints;
 pub mod hook;
 pub mod identities;
 mod line;
+pub mod outbox;
 mod pull;
 mod push;
 pub mod records;

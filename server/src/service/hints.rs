@@ -9,6 +9,7 @@ use sync_core::model::{DatasetName, EpochId, Owner, Position, SyncCount};
 use tokio::sync::watch;
 
 use crate::clock::RandomSource;
+use crate::service::outbox::{Message, Outbox};
 use crate::store::DatasetAddress;
 
 /// A dataset has moved on.
@@ -43,6 +44,8 @@ pub enum Heard {
 pub struct Hints {
     random: Arc<dyn RandomSource>,
     state: Arc<Mutex<State>>,
+    /// What is said here and other servers are to hear.
+    outbox: Outbox,
 }
 
 #[derive(Default)]
@@ -87,20 +90,58 @@ const OWNERS_LEFT_MAX: usize = 10_000;
 impl Hints {
     /// The hints of a run that begins.
     pub fn new(random: Arc<dyn RandomSource>) -> Self {
-        Self { random, state: Arc::default() }
+        Self { random, state: Arc::default(), outbox: Outbox::default() }
     }
 
-    /// Says that a dataset has moved on.
+    /// What is said here, for other servers.
+    pub const fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// Says that a dataset has moved on, also to other servers.
     pub(crate) fn publish(&self, dataset: &DatasetAddress, position: Option<Position>) {
         let Some(Position { epoch, count: sync_count, tag: _ }) = position else { return };
+        self.outbox.put(Message::Moved { dataset: dataset.clone(), epoch, sync_count });
+        self.moved(dataset, epoch, sync_count);
+    }
+
+    /// Says here that a dataset has moved on, here or on another server.
+    pub(crate) fn moved(&self, dataset: &DatasetAddress, epoch: EpochId, sync_count: SyncCount) {
         let mut state = self.lock();
         state.number += 1;
         let number = state.number;
         if let Some(said) = state.owners.get_mut(&dataset.owner) {
-            let hint = Hint { dataset: dataset.name.clone(), epoch, sync_count };
-            said.latest.insert(dataset.name.clone(), (number, hint));
-            said.wake.send_replace(());
+            said.take_in(number, Hint { dataset: dataset.name.clone(), epoch, sync_count });
         }
+    }
+
+    /// Says which of these datasets of an owner are not where they were said to be. They were read from the store after
+    /// the hint `began`.
+    pub(crate) fn found(&self, owner: &Owner, began: u64, positions: Vec<(DatasetName, Position)>) {
+        let mut state = self.lock();
+        state.number += 1;
+        let number = state.number;
+        let Some(said) = state.owners.get_mut(owner) else { return };
+        for (dataset, Position { epoch, count: sync_count, tag: _ }) in positions {
+            // What was said before is outdated if the store says otherwise; what was said meanwhile may be newer.
+            let hint = Hint { dataset, epoch, sync_count };
+            if said.latest.get(&hint.dataset).is_some_and(|(at, known)| *at <= began && *known != hint) {
+                said.latest.remove(&hint.dataset);
+            }
+            said.take_in(number, hint);
+        }
+    }
+
+    /// The number of the latest hint, for [`Self::found`].
+    pub(crate) fn number(&self) -> u64 {
+        self.lock().number
+    }
+
+    /// Owners for whom somebody listens.
+    pub fn listened_to(&self) -> Vec<Owner> {
+        let state = self.lock();
+        let listened = state.owners.iter().filter(|(_, said)| said.listeners > 0 && !said.is_over);
+        listened.map(|(owner, _)| owner.clone()).collect()
     }
 
     /// Listens for an owner from now on, or from where an earlier stream broke off.
@@ -123,15 +164,24 @@ impl Hints {
 
     /// Ends what is listened to for `source`, because it was linked to `target`: who listened comes again, and listens for
     /// the target. Who listens for the target or comes to it with an earlier id pulls everything, as datasets have come
-    /// from the source.
+    /// from the source. Other servers hear of it too.
     pub(crate) fn link(&self, source: &Owner, target: &Owner) {
+        self.outbox.put(Message::Linked { source: source.clone(), target: target.clone() });
+        self.linked(source, target);
+    }
+
+    /// Whether it is known that an owner was linked to another.
+    pub(crate) fn is_over(&self, owner: &Owner) -> bool {
+        self.lock().owners.get(owner).is_some_and(|said| said.is_over)
+    }
+
+    /// The same as [`Self::link`] for a link that was made on another server.
+    pub(crate) fn linked(&self, source: &Owner, target: &Owner) {
         let mut state = self.lock();
         state.number += 1;
         let number = state.number;
         if let Some(said) = state.owners.get_mut(target) {
-            said.since = number;
-            said.latest.clear();
-            said.wake.send_replace(());
+            said.leave_behind(number);
         }
         // Also if nobody listens: somebody may be about to.
         let over = state.owners.entry(source.clone()).or_insert_with(|| Said::since(number));
@@ -235,6 +285,30 @@ impl Said {
     /// Nothing yet, after this number.
     fn since(number: u64) -> Self {
         Self { since: number, latest: BTreeMap::new(), listeners: 0, wake: watch::Sender::new(()), is_over: false }
+    }
+
+    /// Takes a hint in, unless it was said before. Of two servers the words may overtake each other.
+    fn take_in(&mut self, number: u64, hint: Hint) {
+        match self.latest.get_mut(&hint.dataset) {
+            Some((_, known)) if *known == hint => return,
+            // The newer one is said again: who has heard it does nothing.
+            Some((at, known)) if known.epoch == hint.epoch && known.sync_count > hint.sync_count => *at = number,
+            // Counts rise unless a backup was put back, so which of the two epochs is newer cannot be told.
+            Some((_, known)) if known.epoch != hint.epoch && known.sync_count > hint.sync_count => {
+                self.leave_behind(number);
+            }
+            _ => {
+                self.latest.insert(hint.dataset.clone(), (number, hint));
+            }
+        }
+        self.wake.send_replace(());
+    }
+
+    /// Everything is to be pulled by who has heard only what was said before.
+    fn leave_behind(&mut self, number: u64) {
+        self.since = number;
+        self.latest.clear();
+        self.wake.send_replace(());
     }
 }
 
@@ -354,6 +428,70 @@ mod tests {
         }
         publish(&hints, "x:ada", "notes", 2);
         assert_eq!(hear(&mut of_ada), "notes@2");
+    }
+
+    fn epoch(byte: u8) -> EpochId {
+        EpochId::from_bytes([byte; 16])
+    }
+
+    #[test]
+    fn words_of_servers_that_overtake_each_other_hide_nothing() {
+        // Epoch and count, as they arrive, and what somebody hears who listens after each.
+        for (arriving, heard) in [
+            ([(1, 5), (1, 6)], ["n@5", "n@6"]),
+            ([(1, 5), (1, 5)], ["n@5", ""]),
+            ([(1, 6), (1, 5)], ["n@6", "n@6"]),
+            ([(1, 5), (2, 6)], ["n@5", "n@6"]),
+            ([(1, 5), (2, 5)], ["n@5", "n@5"]),
+            ([(2, 6), (1, 5)], ["n@6", "behind"]),
+        ] {
+            let hints = Hints::new(Arc::new(SystemRandom));
+            let mut listener = hints.subscribe(&Owner::parse("x:ada").unwrap(), None);
+            // Slow, it hears both together.
+            let mut slow = hints.subscribe(&Owner::parse("x:ada").unwrap(), None);
+            for ((byte, count), heard) in arriving.into_iter().zip(heard) {
+                hints.moved(&address("x:ada", "n"), epoch(byte), SyncCount(count));
+                assert_eq!(hear(&mut listener), heard, "{arriving:?}");
+            }
+            assert_eq!(hear(&mut slow), heard.into_iter().rfind(|heard| !heard.is_empty()).unwrap(), "{arriving:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_store_says_corrects_what_was_said_before_and_not_what_was_said_meanwhile() {
+        let hints = Hints::new(Arc::new(SystemRandom));
+        let ada = Owner::parse("x:ada").unwrap();
+        let mut listener = hints.subscribe(&ada, None);
+        let position = |byte: u8, count: u64| {
+            let tag = CommitTag::from_bytes([1; 8]);
+            (DatasetName::parse("n").unwrap(), Position { epoch: epoch(byte), count: SyncCount(count), tag })
+        };
+        let mut found = |began, byte, count| {
+            hints.found(&ada, began, vec![position(byte, count)]);
+            hear(&mut listener)
+        };
+        // Of a listener that has just come it is not known what it has.
+        assert_eq!(found(hints.number(), 1, 5), "n@5");
+        assert_eq!(found(hints.number(), 1, 5), "", "nothing new");
+        assert_eq!(found(hints.number(), 1, 7), "n@7");
+        let began = hints.number();
+        publish(&hints, "x:ada", "n", 9);
+        assert_eq!(found(began, 1, 8), "n@9");
+        // Somebody else's words for a dataset of the same name, or a backup that was put back.
+        assert_eq!(found(hints.number(), 1, 8), "n@8");
+        assert_eq!(found(hints.number(), 2, 3), "n@3");
+        assert_eq!(found(hints.number(), 2, 3), "");
+    }
+
+    #[test]
+    fn what_other_servers_say_is_not_told_to_them() {
+        let hints = Hints::new(Arc::new(SystemRandom));
+        hints.outbox().open();
+        hints.moved(&address("x:ada", "n"), epoch(1), SyncCount(1));
+        hints.linked(&Owner::parse("x:ada").unwrap(), &Owner::parse("x:bob").unwrap());
+        assert!(hints.outbox().next().now_or_never().is_none());
+        publish(&hints, "x:ada", "n", 2);
+        assert_eq!(hints.outbox().next().now_or_never().unwrap().messages().len(), 1);
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Service {
         };
         let linked = self.parts.store.directory().link(source, target).await?;
         if let Linked { target, moved_from: Some(source), renamed } = &linked {
-            self.resolved.lock().clear();
+            self.resolved.forget();
             self.hints.link(source, target);
             // Not `target`, which is where the log says who logs.
             tracing::info!(%source, identity = %target, renamed = renamed.len(), "linked identity `{source}` to `{target}`");
@@ -73,6 +73,11 @@ impl Service {
 }
 
 impl Resolved {
+    /// Owners were linked: what is remembered may be old.
+    pub(crate) fn forget(&self) {
+        self.lock().clear();
+    }
+
     fn find(&self, owner: &Owner, now: Timestamp) -> Option<Owner> {
         let all = self.lock();
         let (found, until) = all.get(owner)?;

@@ -1,5 +1,6 @@
 //! The use cases over the memory store.
 
+mod fanout;
 mod lines;
 mod links;
 mod pages;

@@ -86,6 +86,7 @@ impl Store for ScriptedStore {
         after: Option<&DatasetName>,
         positions_max: usize,
     ) -> Result<Vec<(DatasetName, Position)>, StoreError> {
+        self.check()?;
         self.inner.positions(owner, after, positions_max).await
     }
 

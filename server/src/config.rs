@@ -1,6 +1,7 @@
 //! The configuration: read once, passed down. `config.default.toml` has every key with its default.
 
 mod duration;
+mod fanout_url;
 mod http_url;
 mod issuer;
 mod secret;
@@ -18,6 +19,7 @@ use sync_core::model::Limits;
 use toml::{Table, Value};
 
 pub use duration::{Duration, InvalidDuration};
+pub use fanout_url::{FanoutUrl, InvalidFanoutUrl};
 pub use http_url::{HttpUrl, InvalidHttpUrl};
 pub use issuer::{IssuerConfig, KeysAt, ServiceClaim};
 pub use secret::{InvalidSecret, SECRET_CHARS_MIN, Secret};
@@ -29,6 +31,9 @@ pub const DEFAULT: &str = include_str!("../config.default.toml");
 /// Begins the names of variables that override a key: `SYNCLINE__SECTION__KEY`.
 pub const ENVIRONMENT_PREFIX: &str = "SYNCLINE__";
 
+/// More often, the store would do little else.
+const POLL_INTERVAL_MS_MIN: i64 = 10;
+
 /// All settings.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,6 +42,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Section `store`.
     pub store: StoreConfig,
+    /// Section `fanout`.
+    pub fanout: FanoutConfig,
     /// Section `auth`.
     pub auth: AuthConfig,
     /// Section `rates`.
@@ -97,6 +104,24 @@ pub struct StoreConfig {
     /// Which store; nothing: the database in the data folder.
     #[serde(deserialize_with = "store_url::unless_empty")]
     pub url: Option<StoreUrl>,
+}
+
+/// How several servers over one store tell each other what has happened.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FanoutConfig {
+    /// By way of which Redis; nothing: by way of the store alone.
+    #[serde(deserialize_with = "fanout_url::unless_empty")]
+    pub url: Option<FanoutUrl>,
+    /// How often the store is asked otherwise.
+    pub poll_interval: Duration,
+}
+
+impl StoreConfig {
+    /// Whether several servers may use it at the same time.
+    pub const fn is_shared(&self) -> bool {
+        matches!(self.url, Some(StoreUrl::Mysql(_) | StoreUrl::DynamoDb(_)))
+    }
 }
 
 impl ServerConfig {
@@ -267,6 +292,14 @@ impl Config {
         }
         if self.server.connections_max == 0 || self.server.requests_max == 0 {
             return Err(invalid("server", "`connections_max` and `requests_max` are at least 1"));
+        }
+        if self.fanout.url.is_some() && !self.store.is_shared() {
+            let text = "`url` is for several servers over one store, and a data folder has one server: set `store.url` \
+                        too, or leave it out";
+            return Err(invalid("fanout", text));
+        }
+        if self.fanout.poll_interval.ms() < POLL_INTERVAL_MS_MIN {
+            return Err(invalid("fanout", format!("`poll_interval` is at least {POLL_INTERVAL_MS_MIN}ms")));
         }
         if self.hook.url.is_some() && self.hook.secret.is_none() {
             return Err(invalid("hook", "with `url` goes a `secret`"));

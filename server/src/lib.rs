@@ -12,6 +12,7 @@ pub mod copy;
 pub mod data_folder;
 pub mod deps;
 pub mod error;
+pub mod fanout;
 mod fingerprint;
 mod hex;
 pub mod hook;

@@ -21,10 +21,11 @@ use syncline_server::backup::{self, BackupArgs, BackupError, RestoreArgs};
 use syncline_server::checks::Checks;
 use syncline_server::cli::{self, DeviceArgs};
 use syncline_server::clock::{Clock as _, SystemClock, SystemRandom, SystemSleep};
-use syncline_server::config::{AuthConfig, Config, Duration, HookConfig, ServerConfig, StoreUrl};
+use syncline_server::config::{AuthConfig, Config, Duration, FanoutConfig, HookConfig, ServerConfig, StoreUrl};
 use syncline_server::copy::{Copied, copy};
 use syncline_server::data_folder::DataFolder;
 use syncline_server::deps::{Deps, Stopping};
+use syncline_server::fanout;
 use syncline_server::hook::HttpHook;
 use syncline_server::http::Entrance;
 use syncline_server::metrics::Metrics;
@@ -287,7 +288,9 @@ fn serve(args: ServeArgs, json: bool) -> Result<(), Failed> {
         rates: config.rates,
         stopping: Stopping::default(),
     };
-    let served = runtime.block_on(run(deps, tls, config.auth.keys_refresh, json));
+    // A data folder has one server, which has nobody to tell anything.
+    let fanout = config.store.is_shared().then_some(config.fanout);
+    let served = runtime.block_on(run(deps, tls, config.auth.keys_refresh, fanout, json));
     // What still runs ends before the store that it uses. The store ends with the last of its users: here.
     drop(runtime);
     drop(service);
@@ -307,13 +310,20 @@ fn allow_open_files(connections_max: usize) {
 }
 
 /// Serves until a signal comes.
-async fn run(deps: Deps, tls: Option<Arc<Tls>>, keys_refresh: Duration, json: bool) -> Result<(), Failed> {
+async fn run(
+    deps: Deps,
+    tls: Option<Arc<Tls>>,
+    keys_refresh: Duration,
+    fanout: Option<FanoutConfig>,
+    json: bool,
+) -> Result<(), Failed> {
     let told = stop_signal()?;
     let hangup = signal(SignalKind::hangup())?;
     let config = deps.server.clone();
     let listener = bind(config.listen).await?;
     let address = format!("{}://{}", if tls.is_some() { "https" } else { "http" }, listener.local_addr()?);
     let mut beside = JoinSet::new();
+    let fanout = fanout.map(|config| fanout::start(&config, &deps.service, &SystemRandom));
     if let Some(metrics_listen) = config.metrics_listen.filter(|_| !config.metrics_here()) {
         let listener = bind(metrics_listen).await?;
         tracing::info!("metrics at http://{}/metrics", listener.local_addr()?);
@@ -337,6 +347,10 @@ async fn run(deps: Deps, tls: Option<Arc<Tls>>, keys_refresh: Duration, json: bo
     };
     let entrance = Entrance { listener, tls, metrics: Arc::clone(deps.service.metrics()) };
     http::serve(entrance, http::router(deps, &address), &config, stop).await;
+    // Whoever listens at other servers is to hear what was written here last.
+    if let Some(fanout) = fanout {
+        fanout.stop().await;
+    }
     beside.shutdown().await;
     Ok(())
 }
@@ -560,6 +574,7 @@ fn check_parts(args: ServeArgs, config: Config, checks: &mut Checks) {
     }
     checks.note("store", check_store(config.store.url.as_ref(), &data));
     let secure = |tls: Option<_>| if tls.is_some() { "certificate and key belong together" } else { "off" };
+    checks.note("fanout", check_fanout(&config));
     checks.note("tls", tls(&config.server).map(|tls| secure(tls).to_owned()));
     let listen = listen.unwrap_or(config.server.listen);
     for (what, address) in [("listen", Some(listen)), ("metrics", config.server.metrics_listen)] {
@@ -591,6 +606,20 @@ fn check_store(url: Option<&StoreUrl>, data: &Path) -> Result<String, Failed> {
             Err(Failed { exit: USAGE, message })
         }
     }
+}
+
+/// Connects to what tells other servers what happens here.
+fn check_fanout(config: &Config) -> Result<String, Failed> {
+    let FanoutConfig { url, poll_interval } = &config.fanout;
+    let Some(url) = url else {
+        return Ok(if config.store.is_shared() {
+            format!("off: the store is asked every {poll_interval} for what other servers have written")
+        } else {
+            "off: a data folder has one server".to_owned()
+        });
+    };
+    Runtime::new()?.block_on(fanout::try_out(url)).map_err(|error| named(url, error))?;
+    Ok(format!("{url} tells other servers on the channel `{}`", url.channel()))
 }
 
 /// A failure, and of what.

@@ -3,6 +3,7 @@
 //! No label tells users or datasets apart: their number has no bound, and a name is nobody's business.
 
 use std::fmt::{self, Debug};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
@@ -27,6 +28,9 @@ pub struct Metrics {
     http_requests: Family<RequestOf, Counter>,
     http_seconds: Family<RouteOf, Histogram, fn() -> Histogram>,
     open_connections: Gauge,
+    fanout_messages: Family<OutcomeOf, Counter>,
+    fanout_looks: Family<OutcomeOf, Counter>,
+    fanout_connected: FanoutConnected,
 }
 
 /// What became of a push.
@@ -58,6 +62,17 @@ pub enum PullOutcome {
     /// The device's cursor is off the line, for instance after a restore.
     Reset,
     /// The server could not do it.
+    Failed,
+}
+
+/// What became of a message of one server to the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageOutcome {
+    /// It was told to the others.
+    Published,
+    /// It came from another.
+    Received,
+    /// It was not told, or not understood.
     Failed,
 }
 
@@ -115,6 +130,10 @@ pub struct Counted(Gauge);
 /// The size of what is stored, asked anew each time that somebody looks.
 struct StoreBytes<F>(F);
 
+/// Whether the other servers can be told. Nothing: there is nothing to tell them by.
+#[derive(Clone, Debug, Default)]
+struct FanoutConnected(Arc<Mutex<Option<bool>>>);
+
 /// What Prometheus is told about the form of the text.
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 
@@ -144,6 +163,9 @@ impl Metrics {
             http_requests: Family::default(),
             http_seconds: Family::new_with_constructor(seconds),
             open_connections: Gauge::default(),
+            fanout_messages: Family::default(),
+            fanout_looks: Family::default(),
+            fanout_connected: FanoutConnected::default(),
         };
         let registry = &mut metrics.registry;
         let build = Family::<BuildOf, Gauge>::default();
@@ -175,6 +197,17 @@ impl Metrics {
             metrics.http_seconds.clone(),
         );
         registry.register("open_connections", "Connections that are open", metrics.open_connections.clone());
+        registry.register(
+            "fanout_messages",
+            "What servers tell each other, by what became of it",
+            metrics.fanout_messages.clone(),
+        );
+        registry.register(
+            "fanout_looks",
+            "How often the store was asked where an owner's datasets are",
+            metrics.fanout_looks.clone(),
+        );
+        registry.register_collector(Box::new(metrics.fanout_connected.clone()));
         registry.register_collector(Box::new(StoreBytes(store_bytes)));
         metrics
     }
@@ -226,6 +259,22 @@ impl Metrics {
         self.http_requests.get_or_create(&RequestOf { method, route, status }).inc();
     }
 
+    /// Something became of so many messages of one server to the others.
+    pub fn told(&self, outcome: MessageOutcome, messages: usize) {
+        self.fanout_messages.get_or_create(&OutcomeOf { outcome: outcome.label() }).inc_by(messages as u64);
+    }
+
+    /// The store was asked where an owner's datasets are.
+    pub fn looked(&self, succeeded: bool) {
+        let outcome = if succeeded { "succeeded" } else { "failed" };
+        self.fanout_looks.get_or_create(&OutcomeOf { outcome }).inc();
+    }
+
+    /// The other servers can be told what happens here, or not any more.
+    pub fn fanout_connected(&self, is_connected: bool) {
+        *self.fanout_connected.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(is_connected);
+    }
+
     /// A connection is open.
     pub fn connection(&self) -> Counted {
         Counted::new(&self.open_connections)
@@ -252,6 +301,16 @@ impl PullOutcome {
             Self::Unchanged => "unchanged",
             Self::Restart => "restart",
             Self::Reset => "reset",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+impl MessageOutcome {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Published => "published",
+            Self::Received => "received",
             Self::Failed => "failed",
         }
     }
@@ -305,6 +364,16 @@ impl<F: Fn() -> Option<u64> + Send + Sync + 'static> Collector for StoreBytes<F>
     }
 }
 
+impl Collector for FanoutConnected {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let connected = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(connected) = connected else { return Ok(()) };
+        let gauge = ConstGauge::new(i64::from(connected));
+        let help = "Whether the other servers can be told what happens here.";
+        gauge.encode(encoder.encode_descriptor("fanout_connected", help, None, gauge.metric_type())?)
+    }
+}
+
 fn seconds() -> Histogram {
     Histogram::new(SECONDS)
 }
@@ -323,6 +392,10 @@ mod tests {
         metrics.stored(StoreOperation::RecordsAfter, Duration::from_millis(3), false);
         metrics.answered("POST", "/v1/sync", 200, Duration::from_millis(3));
         let open = metrics.connection();
+        assert!(!metrics.to_text().contains("fanout_connected"), "without a fan-out there is nothing to alert on");
+        metrics.fanout_connected(true);
+        metrics.told(MessageOutcome::Published, 3);
+        metrics.looked(false);
         let text = metrics.to_text();
         for line in [
             "# TYPE syncline_pushes_total counter",
@@ -339,6 +412,9 @@ mod tests {
             "syncline_http_requests_total{method=\"POST\",route=\"/v1/sync\",status=\"200\"} 1",
             "syncline_http_request_seconds_count{method=\"POST\",route=\"/v1/sync\"} 1",
             "syncline_open_connections 1",
+            "syncline_fanout_connected 1",
+            "syncline_fanout_messages_total{outcome=\"published\"} 3",
+            "syncline_fanout_looks_total{outcome=\"failed\"} 1",
             "# TYPE syncline_store_bytes gauge",
             "syncline_store_bytes 4096",
         ] {

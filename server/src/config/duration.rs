@@ -1,5 +1,6 @@
 //! Durations as people write them.
 
+use std::fmt;
 use std::str::FromStr;
 
 use serde::Deserialize;
@@ -25,6 +26,17 @@ impl Duration {
     /// In milliseconds.
     pub fn ms(self) -> i64 {
         i64::try_from(self.0.as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+impl fmt::Display for Duration {
+    /// In the largest unit that it is a whole number of.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.0.as_millis();
+        let units = [("d", 24 * 60 * 60 * 1000), ("h", 60 * 60 * 1000), ("m", 60 * 1000), ("s", 1000)];
+        let whole = units.into_iter().find(|(_, unit_ms)| ms > 0 && ms.is_multiple_of(*unit_ms));
+        let (unit, unit_ms) = whole.unwrap_or(("ms", 1));
+        write!(formatter, "{}{unit}", ms / unit_ms)
     }
 }
 
@@ -66,6 +78,9 @@ mod tests {
         assert_eq!(ms("5m"), Ok(300_000));
         assert_eq!(ms("1h"), Ok(3_600_000));
         assert_eq!(ms("90d"), Ok(7_776_000_000));
+        for written in ["500ms", "1500ms", "30s", "90s", "5m", "1h", "36h", "90d", "0ms"] {
+            assert_eq!(written.parse::<Duration>().unwrap().to_string(), written);
+        }
         for wrong in ["", "5", "s", "-5s", "1.5h", "5 s", "5S", "1w", "99999999999999999999s", "99999999d"] {
             assert_eq!(ms(wrong), Err(InvalidDuration), "{wrong}");
         }

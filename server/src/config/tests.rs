@@ -50,6 +50,22 @@ fn the_environment_overrides_the_file_and_the_file_the_defaults() {
 }
 
 #[test]
+fn a_fan_out_goes_with_a_store_that_several_servers_share() {
+    let fanout = "[fanout]\nurl = \"redis://sync:hunter2@cache.example:6379\"\n";
+    for store in ["", "[store]\nurl = \"sqlite:data\"\n"] {
+        let error = load(&format!("{fanout}{store}"), &[]).unwrap_err();
+        assert!(error.contains("set `store.url` too"), "{error}");
+    }
+    let file = format!("{fanout}[store]\nurl = \"mysql://sync:hunter2@db.example/sync\"\n");
+    let config = load(&file, &[]).unwrap();
+    assert!(config.store.is_shared() && !format!("{config:?}").contains("hunter2"));
+    let error = load(&file, &[("SYNCLINE__FANOUT__URL", "redis:/sync:hunter2@cache.example")]).unwrap_err();
+    assert!(error.contains("the address of a Redis") && !error.contains("hunter2"), "{error}");
+    let error = load(&file, &[("SYNCLINE__FANOUT__POLL_INTERVAL", "1ms")]).unwrap_err();
+    assert!(error.contains("`poll_interval` is at least 10ms"), "{error}");
+}
+
+#[test]
 fn what_is_not_a_setting_is_refused_with_what_is() {
     let check = |file: &str, variables: &[(&str, &str)], expected: &str| {
         let error = load(file, variables).unwrap_err();

@@ -6,7 +6,7 @@ pub(super) const IO: &[&str] = &["std::fs", "std::env", "std::net", "std::proces
 
 /// Crates that only the modules may name whose rule lists them. A name covers all crates that begin with it.
 pub(super) const DRIVERS: &[&str] =
-    &["axum", "tower", "hyper", "reqwest", "jsonwebtoken", "rusqlite", "sqlx", "aws", "clap", "indicatif"];
+    &["axum", "tower", "hyper", "reqwest", "jsonwebtoken", "rusqlite", "sqlx", "redis", "aws", "clap", "indicatif"];
 
 /// How many names of a path the rules can tell apart.
 const DEPTH: usize = 3;

@@ -82,6 +82,7 @@ const SERVER_RULES: &[Rule] = &[
         &["model", "merge::push::Review"],
         &["reqwest"],
     ),
+    rule("fanout", &["service", "store::DatasetAddress", "clock", "config", "hex", "metrics"], &["model"], &["redis"]),
     rule("deps", &["auth", "clock", "config", "error", "service", "store"], &["model"], &[]),
     rule(
         "http",

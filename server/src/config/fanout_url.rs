@@ -106,7 +106,7 @@ mod tests {
             "redis://",
             "redis://:6379",
             "redis://user:password@/0",
-            "http://host",
+            "ftp://host",
             "mysql://host/app",
             "redis://host?channel=",
             "redis://host?chanel=a",

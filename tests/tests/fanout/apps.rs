@@ -32,6 +32,7 @@ pub(super) struct Apps {
     pub(super) here: App,
     pub(super) there: App,
     issuer: DevIssuer,
+    store: MemoryStore,
     pub(super) client: Client,
     _folder: Folder,
 }
@@ -51,11 +52,16 @@ impl Apps {
         let store = MemoryStore::new();
         let here = App::start(&issuer, &store, redis, poll_interval).await;
         let there = App::start(&issuer, &store, redis, poll_interval).await;
-        let apps = Self { here, there, issuer, client: Client::new(), _folder: folder };
+        let apps = Self { here, there, issuer, store, client: Client::new(), _folder: folder };
         if redis.is_some() {
             apps.connected(1).await;
         }
         apps
+    }
+
+    /// One more server over the same store, which tells nobody anything.
+    pub(super) async fn silent(&self) -> App {
+        App::start(&self.issuer, &self.store, None, "1h").await
     }
 
     /// Waits until both servers are connected, or neither is.

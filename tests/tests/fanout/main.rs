@@ -9,7 +9,7 @@ mod processes;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use apps::{Apps, hear, next, until, within};
+use apps::{App, Apps, hear, next, until, within};
 use tests::harness::{Events, Redis};
 
 /// So long that nothing in these tests comes by asking the store.
@@ -103,16 +103,11 @@ async fn while_redis_is_gone_the_store_is_asked_and_when_it_is_there_again_nothi
     apps.connected(1).await;
     hear(&mut ada, "notes@5").await;
     // Once everybody was looked after, it is Redis again that tells.
-    let looks = || apps.there.number("fanout_looks_total{outcome=\"succeeded\"}");
-    let mut before = None;
-    while before != looks() {
-        before = looks();
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
+    let before = looks_at_rest(&apps.there).await;
     let received = apps.there.messages("received");
     apps.put(&apps.here, "ada", "notes").await;
     hear(&mut ada, "notes@6").await;
-    assert_eq!((looks(), apps.there.messages("received")), (before, received + 1));
+    assert_eq!((looks(&apps.there), apps.there.messages("received")), (before, received + 1));
 }
 
 /// Redis tells only who is there. What it told meanwhile is made up for, again and again.
@@ -186,6 +181,45 @@ async fn what_others_say_on_the_channel_does_no_harm() {
     apps.put(&apps.here, "bob", "his").await;
     hear(&mut bob, "his@1").await;
     assert_eq!(apps.there.number("fanout_connected"), Some(1));
+}
+
+/// What is not heard is made up for by asking the store, once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_words_of_another_server_are_missing_the_store_is_asked() {
+    let redis = Redis::start();
+    let apps = Apps::start(Some(&redis.url()), OFTEN).await;
+    let silent = apps.silent().await;
+    let mut ada = apps.listen(&apps.there, "ada").await;
+    let beat = |number: u8| vec![1, 0x93, 7, number, 0x90];
+    let publish = |bytes: &[u8]| redis.command(&[b"PUBLISH", b"syncline", bytes]);
+    // Its first word, so that the next numbers are known.
+    publish(&beat(1));
+    let missed = vec![1, 0x93, 7, 4, 0x91, 0xa1, b'x'];
+    for (count, word) in [(1, beat(3)), (2, missed), (3, vec![2]), (4, beat(9))] {
+        apps.put(&silent, "ada", "notes").await;
+        publish(&word);
+        assert_eq!(next(&mut ada).await, format!("notes@{count}"));
+    }
+    let before = looks_at_rest(&apps.there).await;
+    // Nothing is missing now, so nobody asks.
+    publish(&beat(10));
+    apps.put(&apps.here, "ada", "notes").await;
+    assert_eq!((next(&mut ada).await, looks(&apps.there)), ("notes@5".to_owned(), before));
+}
+
+/// How often a server has asked the store.
+fn looks(app: &App) -> Option<u64> {
+    app.number("fanout_looks_total{outcome=\"succeeded\"}")
+}
+
+/// The same, once it asks no more.
+async fn looks_at_rest(app: &App) -> Option<u64> {
+    let mut before = None;
+    while before.is_none() || before != looks(app) {
+        before = looks(app);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    before
 }
 
 async fn identity(apps: &Apps, user: &str) -> String {

@@ -6,6 +6,7 @@ mod checks;
 mod device;
 mod history;
 mod hook;
+mod mirror;
 mod options;
 mod server;
 mod tokens;
@@ -15,6 +16,11 @@ mod world;
 pub use options::{Mix, Options};
 pub use trace::Trace;
 
+use std::sync::Arc;
+
+use mirror::Other;
+use syncline_server::store::Store;
+use tokio::runtime::Handle;
 use world::World;
 
 /// What a run came to.
@@ -36,8 +42,20 @@ pub struct Report {
 
 /// Runs one seed. `mix` overrides what the seed would choose.
 pub fn run(seed: u64, mix: Option<Mix>) -> Report {
-    let options = Options::of_seed(seed, mix);
-    let mut world = World::new(seed, options.clone());
+    play(seed, Options::of_seed(seed, mix), None)
+}
+
+/// Runs one seed, in which an empty store, whose futures need a runtime, is asked the same as the memory store.
+///
+/// # Panics
+/// If it says something else. If the mix puts servers back from a backup, which a real store does in its own way.
+pub fn run_over(store: Arc<dyn Store>, runtime: &Handle, seed: u64, mix: Mix) -> Report {
+    assert!(mix != Mix::ServerRestored, "a store is not put back");
+    play(seed, Options::of_seed(seed, Some(mix)), Some(Other { store, runtime: runtime.clone() }))
+}
+
+fn play(seed: u64, options: Options, other: Option<Other>) -> Report {
+    let mut world = World::new(seed, options.clone(), other);
     let violation = world.run().err();
     let trace = world.into_trace();
     let (fingerprint, counts, story) = trace.into_parts();

@@ -29,6 +29,7 @@ use syncline_server::store::{
 use crate::dice::Dice;
 use crate::sim::app::key;
 use crate::sim::hook::Hook;
+use crate::sim::mirror::{Mirror, Other};
 
 /// Gives others a turn, once.
 struct Turn(bool);
@@ -46,9 +47,9 @@ impl Future for Turn {
     }
 }
 
-/// The memory store, with a turn for others before each call, and a list of what was committed.
+/// A store, with a turn for others before each call, and a list of what was committed.
 struct TurnStore {
-    inner: MemoryStore,
+    inner: Arc<dyn Store>,
     commits: Arc<Mutex<Vec<Commit>>>,
 }
 
@@ -113,11 +114,11 @@ impl Store for TurnStore {
     }
 
     fn directory(&self) -> &dyn Directory {
-        &self.inner
+        self.inner.directory()
     }
 
     fn transfer(&self) -> &dyn Transfer {
-        &self.inner
+        self.inner.transfer()
     }
 }
 
@@ -162,6 +163,8 @@ struct Task {
 /// The server of the simulation.
 pub(super) struct Server {
     store: MemoryStore,
+    /// The same and its mirror, if it has one.
+    whole: Arc<dyn Store>,
     /// Processes over one store: two for the devices, one for others.
     services: [Arc<Service>; 3],
     parts: ServiceParts,
@@ -183,12 +186,22 @@ const OTHERS: &str = "j0";
 const PUSHES_REMEMBERED: usize = 2;
 
 impl Server {
-    pub(super) fn new(seed: u64, hooked: bool) -> Self {
-        let store = MemoryStore::forgetful(PUSHES_REMEMBERED);
+    /// A server over the memory store, which `other` mirrors, if there is one. That remembers as much as it always does.
+    pub(super) fn new(seed: u64, hooked: bool, other: Option<Other>) -> Self {
+        let (store, whole): (_, Arc<dyn Store>) = match other {
+            None => {
+                let store = MemoryStore::forgetful(PUSHES_REMEMBERED);
+                (store.clone(), Arc::new(store))
+            }
+            Some(other) => {
+                let reference = MemoryStore::new();
+                (reference.clone(), Arc::new(Mirror { reference, other }))
+            }
+        };
         let commits = Arc::new(Mutex::new(Vec::new()));
         let clock = Arc::new(AtomicI64::new(1_700_000_000_000));
         let parts = ServiceParts {
-            store: Arc::new(TurnStore { inner: store.clone(), commits: Arc::clone(&commits) }),
+            store: Arc::new(TurnStore { inner: Arc::clone(&whole), commits: Arc::clone(&commits) }),
             clock: Arc::new(SimClock(Arc::clone(&clock))),
             random: Arc::new(SimRandom(Mutex::new(Dice::new(seed ^ 0x7365_7276_6572)))),
             sleep: Arc::new(SimSleep),
@@ -201,7 +214,7 @@ impl Server {
         let owner = Owner::parse("sim:one").expect("it is a valid owner");
         let name = DatasetName::parse("ledger").expect("it is a valid name");
         let dataset = DatasetAddress { owner, name };
-        Self { store, services, parts, settings, tasks: Vec::new(), commits, clock, dataset }
+        Self { store, whole, services, parts, settings, tasks: Vec::new(), commits, clock, dataset }
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -331,7 +344,7 @@ impl Server {
         let mut commit = Commit::on(&self.store.head(&self.dataset));
         commit.head.digest = commit.head.digest.minus(record);
         commit.records = vec![Record { state: RecordState::Removed(RemovalReason::Removed), ..record.clone() }];
-        let (store, dataset) = (self.store.clone(), self.dataset.clone());
+        let (store, dataset) = (Arc::clone(&self.whole), self.dataset.clone());
         self.run_to_end(|_| Box::pin(async move { Ok(store.commit(&dataset, commit).await.map(|_| ())?) }));
     }
 

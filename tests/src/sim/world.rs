@@ -22,6 +22,7 @@ use crate::sim::checks::{
 };
 use crate::sim::device::{Device, Sent, Step};
 use crate::sim::history::History;
+use crate::sim::mirror::Other;
 use crate::sim::options::{Mix, Options};
 use crate::sim::server::Server;
 use crate::sim::tokens::{KeptAside, tokens};
@@ -77,7 +78,7 @@ pub(super) struct World {
 type Checked = Result<(), String>;
 
 impl World {
-    pub(super) fn new(seed: u64, options: Options) -> Self {
+    pub(super) fn new(seed: u64, options: Options, other: Option<Other>) -> Self {
         let mut dice = Dice::new(seed);
         let skews = [0, -40_000, 1_000_000_000, 5_000];
         let device = |place: usize| {
@@ -91,7 +92,7 @@ impl World {
         };
         let devices = (0..options.devices).map(device).collect();
         let writers = Writers::new(&mut dice);
-        let server = Server::new(seed, matches!(options.mix, Mix::Plain | Mix::Ledger));
+        let server = Server::new(seed, matches!(options.mix, Mix::Plain | Mix::Ledger), other);
         Self {
             options,
             dice,

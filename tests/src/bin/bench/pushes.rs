@@ -20,12 +20,12 @@ use tests::harness::{Folder, Server};
 use crate::report::{Aim, Report, median};
 
 const DEVICES: [usize; 3] = [1, 8, DEVICES_MAX];
-const DEVICES_MAX: usize = 64;
-const SIZES: [usize; 3] = [1, 10, 100];
-const DURATION: Duration = Duration::from_millis(1_500);
-const ROUNDS: usize = 3;
+pub(crate) const DEVICES_MAX: usize = 64;
+pub(crate) const SIZES: [usize; 3] = [1, 10, 100];
+pub(crate) const DURATION: Duration = Duration::from_millis(1_500);
+pub(crate) const ROUNDS: usize = 3;
 /// The share of the limit that we want of the most devices.
-const SHARE: f64 = 0.5;
+pub(crate) const SHARE: f64 = 0.5;
 
 pub(crate) fn measure(report: &mut Report) {
     let runtime = tokio::runtime::Runtime::new().expect("threads start");
@@ -68,15 +68,16 @@ pub(crate) fn measure(report: &mut Report) {
     }
 }
 
-struct Load {
-    client: Client,
-    sync: String,
-    dataset: String,
-    size: usize,
+/// What devices push, and where.
+pub(crate) struct Load {
+    pub(crate) client: Client,
+    pub(crate) sync: String,
+    pub(crate) dataset: String,
+    pub(crate) size: usize,
 }
 
 /// Records per second that devices get acknowledged; each pushes again when it is answered.
-async fn pushes(load: Arc<Load>, tokens: Vec<String>) -> f64 {
+pub(crate) async fn pushes(load: Arc<Load>, tokens: Vec<String>) -> f64 {
     let begun = Instant::now();
     let device = |(number, token)| device(Arc::clone(&load), number, token, begun);
     rate(tokens.into_iter().enumerate().map(device), begun).await
@@ -173,7 +174,7 @@ async fn nothing(load: Arc<Load>, devices: usize) -> f64 {
 }
 
 /// Each push writes other records, of 1,000 that the device has.
-fn patches(device: usize, sequence: u64, size: usize) -> Vec<RecordPatch> {
+pub(crate) fn patches(device: usize, sequence: u64, size: usize) -> Vec<RecordPatch> {
     let patch = |at: usize| {
         let number = (sequence as usize * size + at) % 1_000;
         RecordPatch {

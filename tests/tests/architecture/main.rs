@@ -68,7 +68,7 @@ const SERVER_RULES: &[Rule] = &[
         &["axum", "jsonwebtoken", "reqwest", "std::fs"],
     ),
     // The conformance suite is a test, which plans what it has the store carry out.
-    rule("store::conformance", &["store", "store_conformance"], ANY, &["std::fs"]),
+    rule("store::conformance", &["store", "store_conformance", "copy"], ANY, &["std::fs"]),
     rule("store", &["clock", "error", "metrics"], PLANS, &["rusqlite", "sqlx", "aws", "std::fs", "std::thread"]),
     rule(
         "service",

@@ -665,7 +665,11 @@ async fn open_store(config: &Config) -> Result<OpenStore, Failed> {
 }
 
 fn service(opened: &OpenStore, config: &Config) -> Result<Service, Failed> {
-    let metrics = Arc::new(Metrics::new(opened.bytes()));
+    let mut metrics = Metrics::new(opened.bytes());
+    if let Some(units) = opened.units() {
+        metrics.print_units(units);
+    }
+    let metrics = Arc::new(metrics);
     let parts = ServiceParts {
         store: Arc::new(MeteredStore::new(Arc::clone(&opened.store), Arc::clone(&metrics))),
         clock: Arc::new(SystemClock),

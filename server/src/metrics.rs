@@ -3,6 +3,7 @@
 //! No label tells users or datasets apart: their number has no bound, and a name is nobody's business.
 
 use std::fmt::{self, Debug};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +33,16 @@ pub struct Metrics {
     fanout_looks: Family<OutcomeOf, Counter>,
     fanout_connected: FanoutConnected,
 }
+
+/// What a store is charged by: DynamoDB's units of reading and writing. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct StoreUnits {
+    read: Family<OperationOf, Units>,
+    written: Family<OperationOf, Units>,
+}
+
+/// Units come in halves.
+type Units = Counter<f64, AtomicU64>;
 
 /// What became of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,6 +223,13 @@ impl Metrics {
         metrics
     }
 
+    /// Prints besides what a store is charged by.
+    pub fn print_units(&mut self, units: &StoreUnits) {
+        let registry = &mut self.registry;
+        registry.register("store_read_units", "Units of reading that the store charges", units.read.clone());
+        registry.register("store_write_units", "Units of writing that the store charges", units.written.clone());
+    }
+
     /// The numbers in the text format of Prometheus.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
@@ -278,6 +296,24 @@ impl Metrics {
     /// A connection is open.
     pub fn connection(&self) -> Counted {
         Counted::new(&self.open_connections)
+    }
+}
+
+impl StoreUnits {
+    /// An operation was charged with so many units.
+    pub fn used(&self, operation: StoreOperation, read: f64, written: f64) {
+        let operation = OperationOf { operation: operation.label() };
+        for (units, family) in [(read, &self.read), (written, &self.written)] {
+            if units > 0.0 {
+                family.get_or_create(&operation).inc_by(units);
+            }
+        }
+    }
+
+    /// What an operation was charged with so far: units of reading and of writing.
+    pub fn of(&self, operation: StoreOperation) -> (f64, f64) {
+        let operation = OperationOf { operation: operation.label() };
+        (self.read.get_or_create(&operation).get(), self.written.get_or_create(&operation).get())
     }
 }
 
@@ -384,7 +420,11 @@ mod tests {
 
     #[test]
     fn names_and_labels_are_those_that_operators_know() {
-        let metrics = Metrics::new(|| Some(4096));
+        let mut metrics = Metrics::new(|| Some(4096));
+        let units = StoreUnits::default();
+        metrics.print_units(&units);
+        units.used(StoreOperation::View, 0.5, 0.0);
+        units.used(StoreOperation::View, 1.0, 7.0);
         metrics.pushed(PushOutcome::OffLine, 0);
         metrics.pushed(PushOutcome::Conflict, 2);
         metrics.push_waited(20);
@@ -411,6 +451,8 @@ mod tests {
             "syncline_store_errors_total{operation=\"records_after\"} 1",
             "syncline_http_requests_total{method=\"POST\",route=\"/v1/sync\",status=\"200\"} 1",
             "syncline_http_request_seconds_count{method=\"POST\",route=\"/v1/sync\"} 1",
+            "syncline_store_read_units_total{operation=\"view\"} 1.5",
+            "syncline_store_write_units_total{operation=\"view\"} 7.0",
             "syncline_open_connections 1",
             "syncline_fanout_connected 1",
             "syncline_fanout_messages_total{outcome=\"published\"} 3",

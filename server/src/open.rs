@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use crate::config::StoreUrl;
 use crate::data_folder::{DataFolder, DataFolderError, FolderLock};
+use crate::metrics::StoreUnits;
+use crate::store::dynamodb::{DynamoDbStore, InvalidSettings};
 use crate::store::mysql::MysqlStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{Store, StoreError};
@@ -19,6 +21,8 @@ pub struct OpenStore {
     /// Of a store in a data folder, that nobody else uses.
     _lock: Option<FolderLock>,
     folder: Option<DataFolder>,
+    /// What it is charged by, if somebody charges for it.
+    units: Option<StoreUnits>,
 }
 
 /// The version of the tables of a store, and the newest that this program knows.
@@ -36,6 +40,9 @@ pub enum OpenError {
     /// Its folder cannot be used.
     #[error(transparent)]
     Folder(#[from] DataFolderError),
+    /// Its address cannot be read.
+    #[error(transparent)]
+    Address(#[from] InvalidSettings),
     /// It cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -47,7 +54,7 @@ pub enum OpenError {
 /// # Errors
 /// Says what is wrong, and what helps, without passwords.
 pub async fn open(url: &StoreUrl) -> Result<OpenStore, OpenError> {
-    let shared = |store| OpenStore { store, _lock: None, folder: None };
+    let shared = |store: Arc<dyn Store>| OpenStore { store, _lock: None, folder: None, units: None };
     match url {
         StoreUrl::Sqlite(path) => {
             let folder = DataFolder::open(path)?;
@@ -55,7 +62,11 @@ pub async fn open(url: &StoreUrl) -> Result<OpenStore, OpenError> {
             Ok(OpenStore { _lock: Some(lock), ..open_unlocked(&folder)? })
         }
         StoreUrl::Mysql(url) => Ok(shared(Arc::new(MysqlStore::open(url).await?))),
-        StoreUrl::DynamoDb(_) => Err(not_yet().into()),
+        StoreUrl::DynamoDb(url) => {
+            let units = StoreUnits::default();
+            let store = DynamoDbStore::open(&url.parse()?, units.clone()).await?;
+            Ok(OpenStore { units: Some(units), ..shared(Arc::new(store)) })
+        }
     }
 }
 
@@ -65,7 +76,7 @@ pub async fn open(url: &StoreUrl) -> Result<OpenStore, OpenError> {
 /// As [`open`].
 pub fn open_unlocked(folder: &DataFolder) -> Result<OpenStore, OpenError> {
     let store = Arc::new(SqliteStore::open(&folder.private_file(DATABASE)?)?);
-    Ok(OpenStore { store, _lock: None, folder: Some(folder.clone()) })
+    Ok(OpenStore { store, _lock: None, folder: Some(folder.clone()), units: None })
 }
 
 /// Makes the tables of a store, or brings them up to date; says which version was found.
@@ -85,7 +96,10 @@ pub async fn migrate(url: &StoreUrl) -> Result<TablesVersion, OpenError> {
             let found = MysqlStore::migrate(url).await?;
             Ok(TablesVersion { found: found.found, known: found.known })
         }
-        StoreUrl::DynamoDb(_) => Err(not_yet().into()),
+        StoreUrl::DynamoDb(url) => {
+            let found = DynamoDbStore::migrate(&url.parse()?).await?;
+            Ok(TablesVersion { found: found.found, known: found.known })
+        }
     }
 }
 
@@ -107,12 +121,11 @@ pub async fn version(url: &StoreUrl) -> Result<TablesVersion, OpenError> {
             let found = MysqlStore::version(url).await?;
             Ok(TablesVersion { found: found.found, known: found.known })
         }
-        StoreUrl::DynamoDb(_) => Err(not_yet().into()),
+        StoreUrl::DynamoDb(url) => {
+            let found = DynamoDbStore::version(&url.parse()?).await?;
+            Ok(TablesVersion { found: found.found, known: found.known })
+        }
     }
-}
-
-fn not_yet() -> StoreError {
-    StoreError::Unavailable("DynamoDB is not built in yet".into())
 }
 
 impl OpenStore {
@@ -120,6 +133,11 @@ impl OpenStore {
     pub fn bytes(&self) -> impl Fn() -> Option<u64> + Send + Sync + 'static {
         let folder = self.folder.clone();
         move || folder.as_ref()?.bytes_of(DATABASE)
+    }
+
+    /// What the store is charged by, if somebody charges for it.
+    pub const fn units(&self) -> Option<&StoreUnits> {
+        self.units.as_ref()
     }
 }
 

@@ -3,10 +3,12 @@
 //! **Architecture invariant:** a store decides nothing. It reads at one moment, and writes all or nothing if the
 //! dataset is still where the plan began.
 
+mod attempts;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod devices;
 pub mod directory;
+pub mod dynamodb;
 pub mod memory;
 pub mod metered;
 pub mod mysql;

@@ -3,6 +3,8 @@
 
 mod binary;
 mod device;
+mod dynamodb;
+mod dynamodb_faults;
 mod events;
 mod folder;
 mod hardship;
@@ -17,6 +19,8 @@ mod tunnel;
 
 pub use binary::syncline;
 pub use device::{Device, Exit, Outcome};
+pub use dynamodb::DynamoDb;
+pub use dynamodb_faults::{DynamoDbFault, DynamoDbProxy};
 pub use events::Events;
 pub use folder::{Folder, copy_folder, movies};
 pub use hardship::{Hardship, ReadOnly, allow_open_files};

@@ -21,9 +21,9 @@ use sync_core::model::{DatasetName, DeviceId, Owner, Position, SyncCount, Timest
 
 pub use schema::SchemaVersion;
 
+use crate::store::attempts::Attempts;
 use crate::store::devices::Registration;
 use crate::store::directory::{Directory, Linked};
-use crate::store::mysql::failure::Attempts;
 use crate::store::mysql::lanes::Lanes;
 use crate::store::mysql::schema::Use;
 use crate::store::mysql::write::EncodedCommit;

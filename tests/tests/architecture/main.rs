@@ -56,7 +56,7 @@ const SERVER_RULES: &[Rule] = &[
     rule("backup", &["data_folder", "store::StoreError"], &[], &["clap", "std::fs", "std::process"]),
     rule("copy", &["store"], &["model", "merge::push::Commit", "merge::push::Head"], &[]),
     // All other modules know a store by its contract.
-    rule("open", &["config", "data_folder", "store"], &[], &[]),
+    rule("open", &["config", "data_folder", "metrics::StoreUnits", "store"], &[], &[]),
     rule("trace", &["clock", "hex"], &[], &[]),
     // The library of ciphers is named after AWS too.
     rule("tls", &[], &[], &["aws", "std::fs"]),

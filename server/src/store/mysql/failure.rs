@@ -1,12 +1,10 @@
 //! Why something is not read or written, and whether it is worth another try.
 
-use std::time::Duration;
-
 use sqlx::Error;
 use sqlx::mysql::MySqlDatabaseError;
 
-use crate::clock::{RandomSource as _, SystemRandom};
 use crate::store::StoreError;
+use crate::store::attempts::MayPass;
 
 /// Why something is not read or written.
 #[derive(Debug)]
@@ -29,15 +27,6 @@ impl From<Error> for Failure {
     }
 }
 
-/// Tries of one operation. Waits between them, longer each time, and not as long as others.
-#[derive(Debug, Default)]
-pub(super) struct Attempts(u32);
-
-/// Tries at most.
-const ATTEMPTS_MAX: u32 = 6;
-/// The wait after the first try is up to this; after each further one twice as long.
-const FIRST_WAIT_MS: u64 = 20;
-
 /// What the server of the database says.
 mod code {
     /// The transaction was chosen to end a dead-lock.
@@ -56,27 +45,15 @@ mod code {
     pub(super) const CHANGED: u16 = 1020;
 }
 
-impl Attempts {
-    /// Waits if it is worth another try.
-    ///
-    /// # Errors
-    /// The failure, as whoever asked is told of it, if it is not.
-    pub(super) async fn after(&mut self, failure: Failure) -> Result<(), StoreError> {
-        self.0 += 1;
-        if self.0 >= ATTEMPTS_MAX || !failure.may_pass() {
-            return Err(failure.into());
-        }
-        let most = FIRST_WAIT_MS << self.0;
-        let mut random = [0; 8];
-        SystemRandom.fill(&mut random);
-        tokio::time::sleep(Duration::from_millis(u64::from_le_bytes(random) % most)).await;
-        Ok(())
+impl MayPass for Failure {
+    /// Nothing is written, and another try may do it.
+    fn may_pass(&self) -> bool {
+        self.passes()
     }
 }
 
 impl Failure {
-    /// Whether nothing is written, and another try may do it.
-    fn may_pass(&self) -> bool {
+    fn passes(&self) -> bool {
         let Self::Database(error) = self else { return false };
         match error {
             Error::Io(_) | Error::Protocol(_) | Error::WorkerCrashed => true,
@@ -95,7 +72,7 @@ impl Failure {
     /// Whether it is about what one of several writes holds, and the others could be written without it.
     pub(super) fn is_of_one(&self) -> bool {
         match self {
-            Self::Database(Error::Database(_)) => !self.may_pass() && !self.is_full(),
+            Self::Database(Error::Database(_)) => !self.passes() && !self.is_full(),
             Self::Database(Error::Encode(_)) | Self::Corrupt(_) => true,
             Self::Database(_) | Self::Ending(_) | Self::Moved | Self::ReadOnly => false,
         }

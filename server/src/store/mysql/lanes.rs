@@ -10,7 +10,8 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Executor as _, MySql};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::store::mysql::failure::{Attempts, Failure};
+use crate::store::attempts::Attempts;
+use crate::store::mysql::failure::Failure;
 use crate::store::mysql::write::{EncodedCommit, write_together};
 use crate::store::{CommitOutcome, StoreError};
 
@@ -111,8 +112,8 @@ async fn commit_all(pool: &MySqlPool, commits: Vec<EncodedCommit>) -> Vec<Result
             }
             return results;
         }
-        if let Err(error) = attempts.after(failure).await {
-            return failed(error, commits.len());
+        if let Err(failure) = attempts.after(failure).await {
+            return failed(failure.into(), commits.len());
         }
     }
 }

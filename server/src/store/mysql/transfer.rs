@@ -5,7 +5,8 @@ use sqlx::mysql::MySqlPool;
 use sqlx::{Executor as _, Row as _};
 use sync_core::model::{ChangeId, DatasetName, DeviceId, Owner, limits};
 
-use crate::store::mysql::failure::{Attempts, Failure};
+use crate::store::attempts::Attempts;
+use crate::store::mysql::failure::Failure;
 use crate::store::mysql::lanes::end;
 use crate::store::mysql::{MysqlStore, devices, directory, retried, rows, schema};
 use crate::store::transfer::{DatasetMemory, KnownOwner, Transfer};

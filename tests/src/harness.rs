@@ -29,6 +29,6 @@ pub use issuers::{Provider, UserPools};
 pub use mariadb::{MariaDb, sql};
 pub use proxy::{Bytes, Fault, Proxy};
 pub use redis::Redis;
-pub use server::Server;
+pub use server::{CREDENTIALS, Server};
 pub use tools::installed;
 pub use tunnel::Tunnel;

@@ -38,6 +38,8 @@ pub enum StoreKind {
     Sqlite,
     /// A database of MariaDB.
     Mysql,
+    /// A table of an emulator of DynamoDB, which has it in memory and is not killed.
+    Dynamodb,
 }
 
 /// Lets devices write for a while, kills, and then looks whether everything is there.
@@ -317,7 +319,7 @@ fn check(devices: &[Device], written: &[Written]) {
 pub fn soak(first: Round, lasting: Duration, mut tell: impl FnMut(&Round, &Tally)) {
     let ends = Instant::now() + lasting;
     let kinds = [Killed::Servers, Killed::Devices, Killed::Database];
-    let kinds = &kinds[..if first.store == StoreKind::Sqlite { 2 } else { 3 }];
+    let kinds = &kinds[..if first.store == StoreKind::Mysql { 3 } else { 2 }];
     for seed in first.seed.. {
         for killed in kinds {
             let round = Round { killed: *killed, seed, ..first };

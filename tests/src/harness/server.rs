@@ -12,6 +12,9 @@ use syncline_server::data_folder::DataFolder;
 use crate::harness::hardship::bound_files;
 use crate::harness::{Hardship, syncline};
 
+/// What emulators of AWS take: never those of whoever runs the tests.
+pub const CREDENTIALS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")];
+
 /// A running `syncline serve --dev` over a data folder, on a free port of 127.0.0.1.
 #[derive(Debug)]
 pub struct Server {
@@ -67,7 +70,12 @@ impl Server {
         if !options.iter().any(|option| sets_rates(option)) {
             command.env("SYNCLINE__RATES__REQUESTS_PER_SECOND", "0");
         }
-        command.env_remove("SYNCLINE_DB").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log_file);
+        command
+            .envs(CREDENTIALS)
+            .env_remove("SYNCLINE_DB")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log_file);
         let mut process = command.spawn().expect("the server starts");
         let mut output = BufReader::new(process.stdout.take().expect("the output is a pipe"));
         let mut line = String::new();

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::dice::Dice;
-use crate::harness::{Fault, Folder, MariaDb, Proxy, Server, Tunnel, syncline};
+use crate::harness::{CREDENTIALS, DynamoDb, Fault, Folder, MariaDb, Proxy, Server, Tunnel, syncline};
 use crate::soak::StoreKind;
 
 /// Servers over one store. While one of several is gone, the ways to it lead to another one.
@@ -15,7 +15,14 @@ pub(super) struct Fleet {
     data: PathBuf,
     config: PathBuf,
     // The servers end before it.
-    database: Option<MariaDb>,
+    database: Database,
+}
+
+/// What the servers need for their data, besides a folder.
+enum Database {
+    None,
+    MariaDb(MariaDb),
+    DynamoDb(DynamoDb),
 }
 
 struct Member {
@@ -28,14 +35,20 @@ struct Member {
 impl Fleet {
     pub(super) fn start(folder: &Folder, store: StoreKind, servers: usize, seed: u64) -> Self {
         let database = match store {
-            StoreKind::Sqlite => None,
-            StoreKind::Mysql => Some(MariaDb::start()),
+            StoreKind::Sqlite => Database::None,
+            StoreKind::Mysql => Database::MariaDb(MariaDb::start()),
+            StoreKind::Dynamodb => Database::DynamoDb(DynamoDb::start()),
         };
-        let url = database.as_ref().map(MariaDb::database).unwrap_or_default();
+        let url = match &database {
+            Database::None => String::new(),
+            Database::MariaDb(server) => server.database(),
+            Database::DynamoDb(emulator) => emulator.address(),
+        };
         let config = folder.write("syncline.toml", &format!("[store]\nurl = \"{url}\"\n"));
         let data = folder.path("server");
-        if database.is_some() {
-            let migrated = Command::new(syncline()).args(["migrate", "--config"]).arg(&config).output();
+        if !url.is_empty() {
+            let mut migrate = Command::new(syncline());
+            let migrated = migrate.args(["migrate", "--config"]).arg(&config).envs(CREDENTIALS).output();
             let migrated = migrated.expect("the binary starts");
             assert!(migrated.status.success(), "no tables: {}", String::from_utf8_lossy(&migrated.stderr));
         }
@@ -90,7 +103,10 @@ impl Fleet {
     }
 
     pub(super) fn kill_database(&mut self) {
-        self.database.as_mut().expect("a database that is a process").kill_and_start();
+        match &mut self.database {
+            Database::MariaDb(server) => server.kill_and_start(),
+            Database::None | Database::DynamoDb(_) => panic!("it has its data in a file of the servers or in memory"),
+        }
     }
 
     fn member(&self, device: usize) -> &Member {

@@ -74,6 +74,8 @@ fn nothing_is_lost_doubled_or_torn_whoever_is_killed_again_and_again() {
         (Killed::Devices, StoreKind::Sqlite, 1),
         (Killed::Servers, StoreKind::Mysql, 1),
         (Killed::Database, StoreKind::Mysql, 1),
+        (Killed::Servers, StoreKind::Mysql, 2),
+        (Killed::Servers, StoreKind::Dynamodb, 2),
     ] {
         Round { killed, store, servers, lasting: Duration::from_secs(8), seed: 1 }.play();
     }

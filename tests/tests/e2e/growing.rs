@@ -6,14 +6,14 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
-use tests::harness::{Device, Exit, Fault, Folder, MariaDb, Proxy, Server, http, sql, syncline};
+use tests::harness::{CREDENTIALS, Device, DynamoDb, Exit, Fault, Folder, MariaDb, Proxy, Server, http, sql, syncline};
 
 use crate::assert_same_lines;
 use crate::pages::blocks;
 use crate::real_data::{generated, write_array};
 
 fn run(arguments: &[&str]) -> Output {
-    Command::new(syncline()).args(arguments).stdin(Stdio::null()).output().unwrap()
+    Command::new(syncline()).args(arguments).envs(CREDENTIALS).stdin(Stdio::null()).output().unwrap()
 }
 
 /// What a command printed that succeeded.
@@ -80,6 +80,24 @@ fn a_copied_store_takes_the_place_of_the_old_one_and_no_device_begins_anew() {
         assert_eq!(device.value("votes", "tea"), json!(5 + 2 + 1));
     }
     assert_same_lines(&phone.ok(&["export", "people"]), &tablet.ok(&["export", "people"]));
+
+    server.stop();
+
+    // And once more, to a table.
+    let emulator = DynamoDb::start();
+    let table = emulator.address();
+    let config = self::config(&folder, &table);
+    ok(&["migrate", "--config", &config]);
+    assert!(ok(&["copy", "--from", &to, "--to", &table]).contains("takes no more writes"));
+    let server = Server::start_configured(&data, Path::new(&config));
+    phone.ok(&["put", "votes", "tea", "9"]);
+    for device in [&phone, &tablet, &phone] {
+        let synced = device.at(server.url()).sync();
+        assert_eq!((&synced["resets"], &synced["repaired"]), (&json!({}), &json!([])));
+        assert_eq!(device.value("votes", "tea"), json!(9));
+    }
+    assert_same_lines(&phone.ok(&["export", "people"]), &tablet.ok(&["export", "people"]));
+    server.stop();
 
     // Whoever still asks the old one reads, and is told to come again when it writes.
     let old = Server::start(&data);

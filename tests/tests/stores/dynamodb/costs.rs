@@ -25,6 +25,9 @@ async fn fill(store: &dyn Store, notes: &DatasetAddress, records: usize) {
     }
 }
 
+/// Records, units to push them, to pull them, to pull the first one of all, to look at one.
+type Told = (usize, f64, f64, f64, f64);
+
 /// The table in `DYNAMODB.md`. It is the same with 100,000 records; `SYNCLINE_DYNAMODB_RECORDS` says how many.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_push_costs_at_most_8_units_and_a_pull_2_however_large_the_dataset_is() {
@@ -37,7 +40,7 @@ async fn a_push_costs_at_most_8_units_and_a_pull_2_however_large_the_dataset_is(
         let notes = dataset("0123456789abcdef", "notes");
         fill(&store, &notes, records).await;
         // The push after a large one finds its head without it.
-        let mut told = Vec::new();
+        let mut told: Vec<Told> = Vec::new();
         for together in [1, 1, 10, 1, 90, 1] {
             let put: Vec<_> = (0..together).map(|at| (format!("{at:06}"), text(200))).collect();
             let before = head(&store, &notes).await;
@@ -63,9 +66,7 @@ async fn a_push_costs_at_most_8_units_and_a_pull_2_however_large_the_dataset_is(
             let (_, viewed, _) = charged(&units, StoreOperation::View, store.view(&notes, &touched)).await;
             told.push((together, pushed, newest.1, one.1, viewed));
         }
-        // Records, units to push them, to pull them, to pull one of a thousand, to look at one.
-        let expected: [(usize, f64, f64, f64, f64); 6] = EXPECTED;
-        assert_eq!(told, expected, "of {records}");
+        assert_eq!(told, EXPECTED, "of {records}");
         for (together, pushed, newest, one, _) in told {
             assert!(together > 1 || pushed <= 8.0 && newest <= 2.0 && one <= 2.0, "of {records}");
         }
@@ -75,12 +76,14 @@ async fn a_push_costs_at_most_8_units_and_a_pull_2_however_large_the_dataset_is(
     }
 }
 
-const EXPECTED: [(usize, f64, f64, f64, f64); 6] = [
+/// What a push of 10 costs is: the head 3, each record 3, the push and the change id 1 each. One of 90 does not fit into
+/// its head, and is staged: a list entry that comes and goes 2, its pieces 23, the head twice.
+const EXPECTED: [Told; 6] = [
     (1, 6.0, 1.0, 2.0, 2.0),
     (1, 6.0, 1.0, 2.0, 2.0),
-    (10, 0.0, 1.0, 2.0, 2.0),
-    (1, 6.0, 1.0, 2.0, 2.0),
-    (90, 0.0, 1.0, 2.0, 2.0),
+    (10, 35.0, 1.0, 2.0, 2.0),
+    (1, 8.0, 1.0, 2.0, 2.0),
+    (90, 298.0, 8.0, 2.0, 2.0),
     (1, 6.0, 1.0, 2.0, 2.0),
 ];
 

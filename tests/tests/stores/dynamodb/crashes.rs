@@ -10,7 +10,7 @@ use sync_core::model::{DeviceId, SyncCount, Timestamp, Value};
 use syncline_server::metrics::StoreUnits;
 use syncline_server::store::devices::{Platform, PushToken, Registration};
 use syncline_server::store::dynamodb::DynamoDbStore;
-use syncline_server::store::{DatasetAddress, Store, Touched};
+use syncline_server::store::{CommitOutcome, DatasetAddress, Store, Touched};
 use tests::harness::{DynamoDb, DynamoDbFault, DynamoDbProxy};
 use tokio::sync::Notify;
 
@@ -109,8 +109,10 @@ async fn interrupted_commit(kill: Kill, records: usize) -> bool {
     let commit = next(&old, &put(records), &["small"]);
     let new = commit.head.clone();
     let (address, change) = (notes.clone(), commit.changes[0].0);
-    let was_killed =
-        killed(&emulator, kill, |store| async move { assert!(store.commit(&address, commit).await.is_ok()) }).await;
+    let was_killed = killed(&emulator, kill, |store| async move {
+        assert_eq!(store.commit(&address, commit).await.unwrap(), CommitOutcome::Written)
+    })
+    .await;
 
     let other = DynamoDb::store_at(&emulator.url(), StoreUnits::default()).await;
     let numbered: String = (0..records).map(|at| format!(" n{at:02}@2:403")).collect();
@@ -187,8 +189,10 @@ async fn a_dataset_whose_first_writer_is_killed_is_there_or_not() {
         let notes = dataset("ada", "notes");
         let commit = next(&Default::default(), &put(12), &[]);
         let address = notes.clone();
-        let was_killed =
-            killed(&emulator, kill, |store| async move { assert!(store.commit(&address, commit).await.is_ok()) }).await;
+        let was_killed = killed(&emulator, kill, |store| async move {
+            assert_eq!(store.commit(&address, commit).await.unwrap(), CommitOutcome::Written)
+        })
+        .await;
         let read = direct.records_after(&notes, &above(0)).await.unwrap();
         assert!([0, 14].contains(&read.records.len()), "{kill:?}: {}", show(&read));
         let is_there = !read.records.is_empty();

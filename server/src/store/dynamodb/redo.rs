@@ -241,6 +241,14 @@ pub(super) async fn see_in_place(requests: Requests<'_>, kept: &Kept) -> Result<
     if redo.is_empty() || placed.is(kept.home.as_str(), kept.version) {
         return Ok(());
     }
+    let missing = missing(requests, kept, redo).await?;
+    place(requests, &kept.home, kept.generation, &missing).await?;
+    placed.set(kept.home.as_str(), kept.version);
+    Ok(())
+}
+
+/// What of a commit is not in place. What the rest replaced is deleted.
+async fn missing(requests: Requests<'_>, kept: &Kept, redo: &Redo) -> Result<Redo, Failure> {
     let found = requests.get_all(redo.keys(&kept.home, kept.generation)).await?;
     let mut there = BTreeMap::new();
     for item in &found {
@@ -267,16 +275,15 @@ pub(super) async fn see_in_place(requests: Requests<'_>, kept: &Kept) -> Result<
     let is_there = |sort: &str| there.contains_key(&(memory.as_str(), sort));
     missing.pushes = redo.pushes.iter().filter(|push| !is_there(&push.sort_key())).cloned().collect();
     missing.changes = redo.changes.iter().filter(|change| !is_there(&change_key(change.id))).copied().collect();
-    place(requests, &kept.home, kept.generation, &missing).await?;
-    placed.set(kept.home.as_str(), kept.version);
-    Ok(())
+    Ok(missing)
 }
 
 /// Puts a staged commit into place, and says so in the head.
 pub(super) async fn finish(requests: Requests<'_>, dataset: &DatasetAddress, kept: &Kept) -> Result<(), Failure> {
     let Pending::Staged { commit, pieces } = kept.pending else { return Ok(()) };
     let redo = staged(requests, &kept.home, commit, pieces).await?;
-    place(requests, &kept.home, kept.generation, &redo).await?;
+    let missing = missing(requests, kept, &redo).await?;
+    place(requests, &kept.home, kept.generation, &missing).await?;
     settle(requests, dataset, kept).await?;
     requests.delete(todo::PARTITION, &todo::leftover(&kept.home, commit), None).await
 }

@@ -39,3 +39,13 @@ async fn a_store_is_copied_here_and_on_to_another_one() {
     let store: Arc<dyn Store> = Arc::new(emulator.store().await);
     a_copy_takes_the_place_of_its_source(store, Arc::new(MemoryStore::new())).await;
 }
+
+#[test]
+fn simulations_over_it_go_as_over_the_memory_store() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let new = || {
+        let emulator = DynamoDb::start();
+        (Arc::new(runtime.block_on(emulator.store())) as Arc<dyn Store>, emulator)
+    };
+    crate::simulations::go_as_over_the_memory_store(&runtime, 2, new);
+}

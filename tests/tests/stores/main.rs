@@ -3,3 +3,4 @@
 
 mod dynamodb;
 mod mysql;
+mod simulations;

@@ -17,7 +17,8 @@ use syncline_server::store::mysql::{MysqlStore, SchemaVersion};
 use syncline_server::store::sqlite::SqliteStore;
 use syncline_server::store::{CommitOutcome, DatasetAddress, Store, StoreError, Touched};
 use tests::harness::{Folder, MariaDb, Tunnel, sql};
-use tests::sim::{Mix, run_over};
+
+use crate::simulations::go_as_over_the_memory_store;
 
 syncline_server::store_conformance!((open(&database().await).await, ()));
 
@@ -119,13 +120,8 @@ async fn several_servers_write_to_one_database_over_lines_that_break() {
 #[test]
 fn simulations_over_it_go_as_over_the_memory_store() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let mixes = [Mix::Plain, Mix::Ledger, Mix::Deleted, Mix::DeviceRestored, Mix::Claimed];
-    for (seed, mix) in (1..).zip(mixes.into_iter().cycle().take(10)) {
-        let store = runtime.block_on(async { open(&database().await).await });
-        let report = run_over(store, runtime.handle(), seed, mix);
-        assert_eq!(report.violation, None, "seed {seed}, {mix:?}");
-        assert!(report.counts["writes"] >= 40, "little happened: {:?}", report.counts);
-    }
+    let new = || (runtime.block_on(async { open(&database().await).await }), ());
+    go_as_over_the_memory_store(&runtime, 2, new);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

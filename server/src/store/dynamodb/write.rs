@@ -196,7 +196,7 @@ mod tests {
             (1_000_000, 200 << 20, true),
             // Values apart: a terabyte of them.
             (1_000_000, 1 << 40, false),
-            (900_000, 1 << 40, true),
+            (800_000, 1 << 40, true),
             (10_000_000, 2 << 30, false),
             (u64::MAX, u64::MAX, false),
         ] {

@@ -6,6 +6,7 @@
 
 mod data;
 mod device;
+mod dynamodb;
 mod million;
 mod mysql;
 mod plan;
@@ -24,8 +25,8 @@ use report::Report;
 #[derive(Parser)]
 #[command(name = "bench")]
 struct Arguments {
-    /// Only figures of these groups: put, plan, push, mysql, pull, wire, million, read,
-    /// streams.
+    /// Only figures of these groups: put, plan, push, mysql, dynamodb, pull, wire, million,
+    /// read, streams.
     groups: Vec<String>,
     /// Of pushes, only figures whose names contain this, such as "64 devices push 100".
     #[arg(long)]
@@ -38,11 +39,12 @@ struct Arguments {
 /// Measures the figures of a group.
 type Measure = fn(&mut Report);
 
-const GROUPS: [(&str, Measure); 9] = [
+const GROUPS: [(&str, Measure); 10] = [
     ("put", device::measure),
     ("plan", plan::measure),
     ("push", pushes::measure),
     ("mysql", mysql::measure),
+    ("dynamodb", dynamodb::measure),
     ("pull", pulls::measure),
     ("wire", wire::measure),
     ("million", million::measure),

@@ -84,7 +84,10 @@ pub(crate) async fn pushes(load: Arc<Load>, tokens: Vec<String>) -> f64 {
 }
 
 /// Records per second of devices that work at once, each of which says how many it pushed.
-async fn rate<D: Future<Output = usize> + Send + 'static>(devices: impl Iterator<Item = D>, begun: Instant) -> f64 {
+pub(crate) async fn rate<D: Future<Output = usize> + Send + 'static>(
+    devices: impl Iterator<Item = D>,
+    begun: Instant,
+) -> f64 {
     let devices: Vec<_> = devices.map(tokio::spawn).collect();
     let mut records = 0;
     for device in devices {
@@ -102,23 +105,28 @@ async fn device(load: Arc<Load>, number: usize, token: String, begun: Instant) -
         if begun.elapsed() > DURATION {
             break;
         }
-        let body = request(&load, id, cursor, sequence, patches(number, sequence, load.size));
-        let asked =
-            load.client.post(&load.sync).bearer_auth(&token).header("Content-Type", Format::MessagePack.media_type());
-        let answer = asked.body(body).send().await.expect("the server answers");
-        assert_eq!(answer.status(), 200);
-        let answer: SyncResponse =
-            decode(&answer.bytes().await.expect("all of it arrives"), Format::MessagePack).expect("it is an answer");
+        let answer = ask(&load, &token, push(&load, id, cursor, sequence, patches(number, sequence, load.size))).await;
         let dataset = &answer.datasets[0];
-        let push = dataset.push.as_ref().unwrap_or_else(|| panic!("not pushed: {dataset:?}"));
-        assert!(matches!(push.groups[0].status, GroupStatus::Applied | GroupStatus::Merged), "{:?}", push.groups);
-        cursor = push.ack.or(cursor);
+        let pushed = dataset.push.as_ref().unwrap_or_else(|| panic!("not pushed: {dataset:?}"));
+        assert!(matches!(pushed.groups[0].status, GroupStatus::Applied | GroupStatus::Merged), "{:?}", pushed.groups);
+        cursor = pushed.ack.or(cursor);
         records += load.size;
     }
     records
 }
 
-fn request(
+/// Sends a request, and waits for its answer.
+pub(crate) async fn ask(load: &Load, token: &str, body: Vec<u8>) -> SyncResponse {
+    let asked =
+        load.client.post(&load.sync).bearer_auth(token).header("Content-Type", Format::MessagePack.media_type());
+    let answer = asked.body(body).send().await.expect("the server answers");
+    assert_eq!(answer.status(), 200);
+    let answer = answer.bytes().await.expect("all of it arrives");
+    decode(&answer, Format::MessagePack).expect("it is an answer")
+}
+
+/// A request that pushes patches in one group.
+pub(crate) fn push(
     load: &Load,
     device: DeviceId,
     cursor: Option<Position>,
@@ -126,6 +134,21 @@ fn request(
     patches: Vec<RecordPatch>,
 ) -> Vec<u8> {
     let groups = vec![Group::new(ChangeId::random(&mut Draw(&SystemRandom)), patches)];
+    request(load, device, cursor, Some(Push { device, sequence, groups }), Some(1))
+}
+
+/// A request that pulls what is behind a cursor.
+pub(crate) fn pull(load: &Load, device: DeviceId, cursor: Option<Position>) -> Vec<u8> {
+    request(load, device, cursor, None, None)
+}
+
+fn request(
+    load: &Load,
+    device: DeviceId,
+    cursor: Option<Position>,
+    push: Option<Push>,
+    pull_limit: Option<u32>,
+) -> Vec<u8> {
     let request = SyncRequest {
         version: PROTOCOL_VERSION,
         device,
@@ -138,9 +161,9 @@ fn request(
             cursor,
             snapshot: false,
             page: None,
-            push: Some(Push { device, sequence, groups }),
+            push,
             delete: false,
-            pull_limit: Some(1),
+            pull_limit,
         }],
     };
     encode(&request, Format::MessagePack)
@@ -160,7 +183,7 @@ async fn nothing(load: Arc<Load>, devices: usize) -> f64 {
             let mut pushes = 0;
             while begun.elapsed() < DURATION {
                 let id = DeviceId::random(&mut Draw(&SystemRandom));
-                let body = request(&load, id, None, pushes as u64, patches(number, pushes as u64, load.size));
+                let body = push(&load, id, None, pushes as u64, patches(number, pushes as u64, load.size));
                 let answer = load.client.post(&url).body(body).send().await.expect("the handler answers");
                 answer.bytes().await.expect("all of it arrives");
                 pushes += 1;

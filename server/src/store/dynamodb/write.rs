@@ -180,7 +180,7 @@ impl Prepared {
 fn partition_bytes(head: &Head) -> u64 {
     let Head { records, bytes, .. } = *head;
     let of_each = |most: usize| records.saturating_mul(most as u64).min(bytes);
-    let once = of_each(BODY_BYTES_MAX + limits::KEY_BYTES_MAX) + of_each(limits::KEY_BYTES_MAX);
+    let once = of_each(BODY_BYTES_MAX + limits::KEY_BYTES_MAX).saturating_add(of_each(limits::KEY_BYTES_MAX));
     once.saturating_mul(2).saturating_add(records.saturating_mul(ITEM_BYTES))
 }
 

@@ -60,7 +60,7 @@ impl MariaDb {
         let data = folder.path("data");
         let mut command = Command::new("mariadb-install-db");
         command.args(["--no-defaults", "--user=root", "--auth-root-authentication-method=normal", "--skip-test-db"]);
-        command.arg(LOG_SIZE).arg(format!("--datadir={}", data.display()));
+        command.arg(LOG_SIZE).arg(format!("--datadir={}", data.display())).env("TMPDIR", folder.path(""));
         let output = command.output().expect("mariadb-install-db is there: run `./dev install`");
         assert!(output.status.success(), "no database: {}", String::from_utf8_lossy(&output.stderr));
         for _ in 0..PORTS_MAX {
@@ -137,6 +137,8 @@ fn launch(folder: &Folder, port: u16) -> (Child, String) {
     command.args(["--character-set-server=utf8mb4", "--max-allowed-packet=64M", "--max-connections=500"]);
     command.arg(format!("--datadir={}", folder.path("data").display())).arg(format!("--port={port}"));
     command.arg(format!("--socket={}", folder.path("socket").display()));
+    // One that starts deletes what others have there.
+    command.env("TMPDIR", folder.path(""));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
     let mut keeper = command.spawn().expect("a shell starts");
     let mut server = String::new();

@@ -197,11 +197,16 @@ pub(super) async fn place(requests: Requests<'_>, home: &Home, generation: u64, 
     let records = redo.records.iter().map(|record| {
         let records_at = &records_at;
         async move {
-            let before = requests.update(records_at, record.key.as_str(), record.change(home)).await?;
-            let before = before.as_ref().and_then(|item| bytes_if_any(item, APART));
-            match before.map(Apart::unpack).transpose()?.flatten() {
-                Some(apart) => delete_apart(requests, home, &apart).await,
-                None => Ok(()),
+            let key = record.key.as_str();
+            match requests.update(records_at, key, record.change(home)).await? {
+                Some(before) => delete_named(requests, home, &before, APART).await,
+                // Whoever put it there may not have come to delete what it replaced.
+                None => match requests.get(records_at, key).await? {
+                    Some(there) if StoredRecord::parse(&there)?.count == record.count => {
+                        delete_named(requests, home, &there, APART_BEFORE).await
+                    }
+                    _ => Ok(()),
+                },
             }
         }
     });
@@ -225,8 +230,21 @@ pub(super) async fn together(all: Vec<impl Future<Output = Result<(), Failure>>>
     stream::iter(all).buffer_unordered(TOGETHER).try_collect().await
 }
 
+/// Deletes what an attribute of a record says to be apart.
+pub(super) async fn delete_named(
+    requests: Requests<'_>,
+    home: &Home,
+    item: &Item,
+    attribute: &str,
+) -> Result<(), Failure> {
+    match bytes_if_any(item, attribute).map(Apart::unpack).transpose()?.flatten() {
+        Some(apart) => delete_apart(requests, home, &apart).await,
+        None => Ok(()),
+    }
+}
+
 /// Deletes what was apart and is replaced. Who reads it just now finds that it is gone, and reads anew.
-pub(super) async fn delete_apart(requests: Requests<'_>, home: &Home, apart: &Apart) -> Result<(), Failure> {
+async fn delete_apart(requests: Requests<'_>, home: &Home, apart: &Apart) -> Result<(), Failure> {
     for (partition, sort) in apart.keys(home) {
         requests.delete(&partition, &sort, None).await?;
     }
@@ -262,10 +280,9 @@ async fn missing(requests: Requests<'_>, kept: &Kept, redo: &Redo) -> Result<Red
         let found = place.map(|item| StoredRecord::parse(item)).transpose()?;
         match found {
             Some(found) if found.count >= record.count => {
-                // Whoever put it there may not have come to delete what it replaced.
-                let before = place.and_then(|item| bytes_if_any(item, APART_BEFORE));
-                if let Some(apart) = before.map(Apart::unpack).transpose()?.flatten() {
-                    delete_apart(requests, &kept.home, &apart).await?;
+                // As in `place`.
+                if let Some(item) = place {
+                    delete_named(requests, &kept.home, item, APART_BEFORE).await?;
                 }
             }
             _ if is_purged => {}

@@ -10,10 +10,10 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::store::StoreError;
 use crate::store::dynamodb::failure::Failure;
 use crate::store::dynamodb::head::{Kept, Pending};
-use crate::store::dynamodb::items::{APART, APART_BEFORE, Apart, CommitId, Home, place, push_prefix};
+use crate::store::dynamodb::items::{APART, APART_BEFORE, CommitId, Home, place, push_prefix};
 use crate::store::dynamodb::redo::{self, PART_OF};
 use crate::store::dynamodb::table::{
-    Expression, Item, Query, Requests, SORT, bytes_if_any, hex, key, number, number_of, text, text_if_any, text_of,
+    Expression, Item, Query, Requests, SORT, hex, key, number, number_of, text, text_if_any, text_of,
 };
 use crate::store::dynamodb::{directory, read};
 
@@ -138,9 +138,7 @@ async fn delete(requests: Requests<'_>, home: &Home, partition: &str, items: &[I
         let (sort, item) = (text_of(item, SORT).map(str::to_owned), item.clone());
         async move {
             for name in [APART, APART_BEFORE] {
-                if let Some(apart) = bytes_if_any(&item, name).map(Apart::unpack).transpose()?.flatten() {
-                    redo::delete_apart(requests, home, &apart).await?;
-                }
+                redo::delete_named(requests, home, &item, name).await?;
             }
             requests.delete(partition, &sort?, None).await
         }

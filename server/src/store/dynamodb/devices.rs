@@ -22,6 +22,8 @@ const LABEL: &str = "l";
 const REGISTERED_AT: &str = "t";
 /// Tries to change the devices of an owner, while others do so too.
 const ROUNDS_MAX: usize = 24;
+/// Devices that come or go in one transaction, which has 100 parts at most.
+const TOGETHER: usize = 90;
 
 /// The devices of an owner, the latest registration first.
 pub(super) async fn read(requests: Requests<'_>, owner: &Owner) -> Result<Vec<Registration>, Failure> {
@@ -113,17 +115,24 @@ async fn change<T>(
 pub(super) async fn bring(requests: Requests<'_>, source: &Owner, target: &Owner) -> Result<(), Failure> {
     let (of_source, of_target) = (of(requests, source).await?, of(requests, target).await?);
     let kept = both(of_target.clone(), of_source.clone());
-    for registration in &kept {
-        if !of_target.contains(registration) {
-            requests.put(item(target, registration), None).await?;
-        }
+    let mut parts = Vec::new();
+    // What comes, before what goes: whoever reads meanwhile finds each at one of the two.
+    for registration in kept.iter().filter(|registration| !of_target.contains(registration)) {
+        parts.push(requests.putting(item(target, registration), None)?);
     }
     let stay: BTreeSet<DeviceId> = kept.iter().map(|kept| kept.device).collect();
     for Registration { device, .. } in of_target.iter().filter(|before| !stay.contains(&before.device)) {
-        requests.delete(target.as_str(), &sort_key(*device), None).await?;
+        parts.push(requests.deleting(target.as_str(), &sort_key(*device))?);
     }
     for Registration { device, .. } in &of_source {
-        requests.delete(source.as_str(), &sort_key(*device), None).await?;
+        parts.push(requests.deleting(source.as_str(), &sort_key(*device))?);
+    }
+    while !parts.is_empty() {
+        let rest = parts.split_off(parts.len().min(TOGETHER));
+        if !directory::while_receiving(requests, source, target, parts).await? {
+            return Ok(());
+        }
+        parts = rest;
     }
     Ok(())
 }

@@ -97,7 +97,21 @@ pub(super) async fn is_here(requests: Requests<'_>, owner: &Owner, mark: &Mark) 
 
 /// A part of a transaction that fails if an owner was linked away, or is about to be.
 pub(super) fn staying(requests: Requests<'_>, owner: &Owner) -> Result<TransactWriteItem, Failure> {
-    requests.checking(owner.as_str(), SORT_KEY, "attribute_not_exists(lt) AND attribute_not_exists(lv)")
+    let stays = Expression::of("attribute_not_exists(lt) AND attribute_not_exists(lv)", Vec::new());
+    requests.checking(owner.as_str(), SORT_KEY, stays)
+}
+
+/// Does what belongs to a link that has not come to its end, all or nothing. It says whether it did: somebody else may
+/// have brought the link to its end meanwhile, and what is there now is not to be touched.
+pub(super) async fn while_receiving(
+    requests: Requests<'_>,
+    source: &Owner,
+    target: &Owner,
+    mut parts: Vec<TransactWriteItem>,
+) -> Result<bool, Failure> {
+    let receives = Expression::of("rc = :s", vec![(":s", text(source.as_str()))]);
+    parts.push(requests.checking(target.as_str(), SORT_KEY, receives)?);
+    requests.transact(parts).await
 }
 
 /// A change of an owner's item, which is listed from then on.
@@ -251,7 +265,10 @@ async fn clean_up(requests: Requests<'_>, source: &Owner, target: &Owner) -> Res
         }
         for (name, kept) in marked {
             let dataset = DatasetAddress { owner: target.clone(), name };
-            requests.put(pointer(&kept.home, &dataset), None).await?;
+            let pointing = vec![requests.putting(pointer(&kept.home, &dataset), None)?];
+            if !while_receiving(requests, source, target, pointing).await? {
+                return Ok(());
+            }
             let change = Change {
                 update: format!("SET w = :next REMOVE {MARK}"),
                 condition: Kept::UNCHANGED,

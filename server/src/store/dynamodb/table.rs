@@ -387,11 +387,18 @@ impl<'a> Requests<'a> {
     }
 
     /// A part of a transaction: only looks at an item.
-    pub(super) fn checking(self, partition: &str, sort: &str, condition: &str) -> Result<TransactWriteItem, Failure> {
+    pub(super) fn checking(
+        self,
+        partition: &str,
+        sort: &str,
+        condition: Expression,
+    ) -> Result<TransactWriteItem, Failure> {
+        let Expression { text, values } = condition;
         let check = ConditionCheck::builder()
             .table_name(&self.table.name)
             .set_key(Some(key(partition, sort)))
-            .condition_expression(condition);
+            .condition_expression(text)
+            .set_expression_attribute_values(Some(values).filter(|values| !values.is_empty()));
         Ok(TransactWriteItem::builder().condition_check(check.build().map_err(Failure::corrupt)?).build())
     }
 }

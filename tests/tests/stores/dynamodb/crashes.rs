@@ -282,3 +282,33 @@ async fn a_link_that_is_interrupted_has_happened_or_not_and_comes_to_its_end() {
     };
     at_each_request(check).await;
 }
+
+/// A server that was held up in the middle of a link changes nothing any more, once another one has brought it to its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_was_held_up_in_a_link_does_not_bring_back_what_went_since() {
+    let emulator = DynamoDb::start();
+    let direct = emulator.store().await;
+    for (id, number) in [("ada", 1), ("bob", 2)] {
+        write(&direct, &dataset(id, "notes"), &[(id.to_owned(), text(10))], &[]).await;
+        direct.directory().register(&owner(id), registration(number)).await.unwrap();
+    }
+    let (is_held, held) = std::sync::mpsc::channel();
+    let (goes_on, go_on) = std::sync::mpsc::channel();
+    // The first transaction begins the link, the second one brings the devices.
+    let mut transactions = 0;
+    let proxy = DynamoDbProxy::start(&emulator.url(), move |operation, _| {
+        transactions += usize::from(operation == "TransactWriteItems");
+        if operation == "TransactWriteItems" && transactions == 2 {
+            is_held.send(()).unwrap();
+            go_on.recv().unwrap();
+        }
+        DynamoDbFault::Pass
+    });
+    let late = DynamoDb::store_at(&proxy.url(), StoreUnits::default()).await;
+    let linking = tokio::spawn(async move { late.directory().link(&owner("bob"), &owner("ada")).await });
+    tokio::task::spawn_blocking(move || held.recv().unwrap()).await.unwrap();
+    assert!(direct.directory().unregister(&owner("ada"), registration(2).device).await.unwrap());
+    goes_on.send(()).unwrap();
+    assert_eq!(linking.await.unwrap().unwrap().renamed.len(), 1);
+    assert_eq!(direct.directory().devices(&owner("ada")).await.unwrap(), [registration(1)]);
+}

@@ -102,7 +102,7 @@ pub struct ServerConfig {
 #[serde(deny_unknown_fields)]
 pub struct StoreConfig {
     /// Which store; nothing: the database in the data folder.
-    #[serde(deserialize_with = "store_url::unless_empty")]
+    #[serde(deserialize_with = "secret_unless_empty")]
     pub url: Option<StoreUrl>,
 }
 
@@ -111,7 +111,7 @@ pub struct StoreConfig {
 #[serde(deny_unknown_fields)]
 pub struct FanoutConfig {
     /// By way of which Redis; nothing: by way of the store alone.
-    #[serde(deserialize_with = "fanout_url::unless_empty")]
+    #[serde(deserialize_with = "secret_unless_empty")]
     pub url: Option<FanoutUrl>,
     /// How often the store is asked otherwise.
     pub poll_interval: Duration,
@@ -158,7 +158,7 @@ pub struct AuthConfig {
     /// How often an unknown key may make the server fetch an issuer's keys.
     pub unknown_key_interval: Duration,
     /// What a back-end job may sign in with instead of a token.
-    #[serde(deserialize_with = "secret::unless_empty")]
+    #[serde(deserialize_with = "secret_unless_empty")]
     pub service_key: Option<Secret>,
     /// Whose tokens are taken.
     pub issuers: Vec<IssuerConfig>,
@@ -172,7 +172,7 @@ pub struct HookConfig {
     #[serde(deserialize_with = "unless_empty")]
     pub url: Option<HttpUrl>,
     /// What requests to it are signed with.
-    #[serde(deserialize_with = "secret::unless_empty")]
+    #[serde(deserialize_with = "secret_unless_empty")]
     pub secret: Option<Secret>,
     /// How long it may take.
     pub timeout: Duration,
@@ -398,10 +398,15 @@ fn unless_empty<'de, D: serde::Deserializer<'de>, T: FromStr<Err: std::fmt::Disp
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    parsed(&text).map(Some)
+    if text.is_empty() { Ok(None) } else { parsed(&text).map(Some) }
+}
+
+/// As [`unless_empty`], and an error does not repeat what was written: it may be a secret, or have a password in it.
+fn secret_unless_empty<'de, D: serde::Deserializer<'de>, T: FromStr<Err: std::fmt::Display>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(serde::de::Error::custom) }
 }
 
 fn parsed<T: FromStr<Err: std::fmt::Display>, E: serde::de::Error>(text: &str) -> Result<T, E> {

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Deserialize;
-
 /// The address of a server of Redis or Valkey, and the channel there. It may have a password in it, and shows none.
 #[derive(Clone, PartialEq, Eq)]
 pub struct FanoutUrl {
@@ -72,16 +70,6 @@ impl fmt::Debug for FanoutUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{self}")
     }
-}
-
-/// Reads an address; an empty text is none.
-pub(super) fn unless_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<FanoutUrl>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    // Not what was written: it may have a password in it.
-    text.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]

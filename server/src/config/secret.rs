@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Deserialize;
-
 /// A text that proves who somebody is, long enough not to be guessed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -39,13 +37,4 @@ impl fmt::Debug for Secret {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a secret")
     }
-}
-
-/// Reads a secret; an empty text is none.
-pub(super) fn unless_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    text.parse().map(Some).map_err(serde::de::Error::custom)
 }

@@ -4,8 +4,6 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use serde::Deserialize;
-
 /// The address of a store. It may have a password in it, and shows none.
 #[derive(Clone, PartialEq, Eq)]
 pub enum StoreUrl {
@@ -63,22 +61,6 @@ impl fmt::Debug for StoreUrl {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{self}")
     }
-}
-
-impl<'de> Deserialize<'de> for StoreUrl {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Not what was written: it may have a password in it.
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-/// Reads an address; an empty text is none.
-pub(super) fn unless_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<StoreUrl>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    text.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]

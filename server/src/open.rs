@@ -9,7 +9,7 @@ use crate::metrics::StoreUnits;
 use crate::store::dynamodb::{DynamoDbStore, InvalidSettings};
 use crate::store::mysql::MysqlStore;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, TablesVersion};
 
 /// The database in a data folder.
 pub const DATABASE: &str = "syncline.db";
@@ -23,15 +23,6 @@ pub struct OpenStore {
     folder: Option<DataFolder>,
     /// What it is charged by, if somebody charges for it.
     units: Option<StoreUnits>,
-}
-
-/// The version of the tables of a store, and the newest that this program knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TablesVersion {
-    /// That of the tables; 0: there are none yet.
-    pub found: usize,
-    /// The newest one.
-    pub known: usize,
 }
 
 /// Why a store is not opened.
@@ -92,14 +83,8 @@ pub async fn migrate(url: &StoreUrl) -> Result<TablesVersion, OpenError> {
             drop(SqliteStore::open(&folder.private_file(DATABASE)?)?);
             Ok(before)
         }
-        StoreUrl::Mysql(url) => {
-            let found = MysqlStore::migrate(url).await?;
-            Ok(TablesVersion { found: found.found, known: found.known })
-        }
-        StoreUrl::DynamoDb(url) => {
-            let found = DynamoDbStore::migrate(&url.parse()?).await?;
-            Ok(TablesVersion { found: found.found, known: found.known })
-        }
+        StoreUrl::Mysql(url) => Ok(MysqlStore::migrate(url).await?),
+        StoreUrl::DynamoDb(url) => Ok(DynamoDbStore::migrate(&url.parse()?).await?),
     }
 }
 
@@ -114,17 +99,10 @@ pub async fn version(url: &StoreUrl) -> Result<TablesVersion, OpenError> {
             if !file.exists() {
                 return Ok(TablesVersion { found: 0, known: SqliteStore::KNOWN_VERSION });
             }
-            let found = SqliteStore::version(&file)?;
-            Ok(TablesVersion { found: found.found, known: found.known })
+            Ok(SqliteStore::version(&file)?)
         }
-        StoreUrl::Mysql(url) => {
-            let found = MysqlStore::version(url).await?;
-            Ok(TablesVersion { found: found.found, known: found.known })
-        }
-        StoreUrl::DynamoDb(url) => {
-            let found = DynamoDbStore::version(&url.parse()?).await?;
-            Ok(TablesVersion { found: found.found, known: found.known })
-        }
+        StoreUrl::Mysql(url) => Ok(MysqlStore::version(url).await?),
+        StoreUrl::DynamoDb(url) => Ok(DynamoDbStore::version(&url.parse()?).await?),
     }
 }
 

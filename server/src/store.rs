@@ -143,6 +143,15 @@ pub enum CommitOutcome {
     Stale,
 }
 
+/// The version of what a store keeps its data in, such as tables, and the newest one that this program knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TablesVersion {
+    /// That of the store; 0: there is nothing yet.
+    pub found: usize,
+    /// The newest one.
+    pub known: usize,
+}
+
 /// Why a store did not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

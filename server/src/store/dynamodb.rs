@@ -33,7 +33,6 @@ use aws_sdk_dynamodb::config::Region;
 use sync_core::merge::push::{Commit, View};
 use sync_core::model::{DatasetName, DeviceId, Owner, Position, SyncCount, Timestamp};
 
-pub use schema::LayoutVersion;
 pub use settings::{DynamoDbSettings, InvalidSettings};
 
 use crate::metrics::{StoreOperation, StoreUnits};
@@ -41,7 +40,9 @@ use crate::store::devices::Registration;
 use crate::store::directory::{Directory, Linked};
 use crate::store::dynamodb::table::{Requests, Table};
 use crate::store::transfer::Transfer;
-use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, Touched};
+use crate::store::{
+    CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, TablesVersion, Touched,
+};
 
 /// Datasets in a table of DynamoDB.
 pub struct DynamoDbStore {
@@ -78,7 +79,7 @@ impl DynamoDbStore {
     ///
     /// # Errors
     /// If it cannot be reached or used, differs, or is from a newer version.
-    pub async fn migrate(settings: &DynamoDbSettings) -> Result<LayoutVersion, StoreError> {
+    pub async fn migrate(settings: &DynamoDbSettings) -> Result<TablesVersion, StoreError> {
         Self::migrate_with(client(settings).await, &settings.table).await
     }
 
@@ -86,7 +87,7 @@ impl DynamoDbStore {
     ///
     /// # Errors
     /// As [`DynamoDbStore::migrate`].
-    pub async fn migrate_with(client: Client, table: &str) -> Result<LayoutVersion, StoreError> {
+    pub async fn migrate_with(client: Client, table: &str) -> Result<TablesVersion, StoreError> {
         schema::migrate(&Table::new(client, table.to_owned(), StoreUnits::default())).await
     }
 
@@ -94,7 +95,7 @@ impl DynamoDbStore {
     ///
     /// # Errors
     /// If the table cannot be reached or used, or is from a newer version.
-    pub async fn version(settings: &DynamoDbSettings) -> Result<LayoutVersion, StoreError> {
+    pub async fn version(settings: &DynamoDbSettings) -> Result<TablesVersion, StoreError> {
         schema::version(&Table::new(client(settings).await, settings.table.clone(), StoreUnits::default())).await
     }
 

@@ -19,8 +19,6 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlPool};
 use sync_core::merge::push::{Commit, View};
 use sync_core::model::{DatasetName, DeviceId, Owner, Position, SyncCount, Timestamp};
 
-pub use schema::SchemaVersion;
-
 use crate::store::attempts::Attempts;
 use crate::store::devices::Registration;
 use crate::store::directory::{Directory, Linked};
@@ -28,7 +26,9 @@ use crate::store::mysql::lanes::Lanes;
 use crate::store::mysql::schema::Use;
 use crate::store::mysql::write::EncodedCommit;
 use crate::store::transfer::Transfer;
-use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, Touched};
+use crate::store::{
+    CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, TablesVersion, Touched,
+};
 
 /// Datasets in a database of MySQL or MariaDB.
 pub struct MysqlStore {
@@ -76,7 +76,7 @@ impl MysqlStore {
     ///
     /// # Errors
     /// If the database cannot be reached or used, or its tables are from a newer version.
-    pub async fn migrate(url: &str) -> Result<SchemaVersion, StoreError> {
+    pub async fn migrate(url: &str) -> Result<TablesVersion, StoreError> {
         schema::migrate(&schema::options(url)?).await
     }
 
@@ -84,11 +84,11 @@ impl MysqlStore {
     ///
     /// # Errors
     /// If the database cannot be reached or used, or its tables are from a newer version.
-    pub async fn version(url: &str) -> Result<SchemaVersion, StoreError> {
+    pub async fn version(url: &str) -> Result<TablesVersion, StoreError> {
         Self::version_at(&schema::options(url)?).await
     }
 
-    async fn version_at(options: &MySqlConnectOptions) -> Result<SchemaVersion, StoreError> {
+    async fn version_at(options: &MySqlConnectOptions) -> Result<TablesVersion, StoreError> {
         let mut connection = schema::connect(options).await?;
         schema::version(&mut connection).await
     }

@@ -20,15 +20,15 @@ use rusqlite::Connection;
 use sync_core::merge::push::{Commit, View};
 use sync_core::model::{DatasetName, DeviceId, Owner, Position, SyncCount, Timestamp};
 
-pub use upkeep::FileVersion;
-
 use crate::store::devices::Registration;
 use crate::store::directory::{Directory, Linked};
 use crate::store::sqlite::schema::Failure;
 use crate::store::sqlite::threads::{Readers, Writer};
 use crate::store::sqlite::write::EncodedCommit;
 use crate::store::transfer::Transfer;
-use crate::store::{CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, Touched};
+use crate::store::{
+    CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, TablesVersion, Touched,
+};
 
 /// Datasets in one SQLite file. What is on its way is written before the store is gone.
 pub struct SqliteStore {
@@ -73,7 +73,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// If it cannot be read, is damaged or from a newer version.
-    pub fn check(file: &Path) -> Result<FileVersion, StoreError> {
+    pub fn check(file: &Path) -> Result<TablesVersion, StoreError> {
         upkeep::check(file)
     }
 
@@ -81,7 +81,7 @@ impl SqliteStore {
     ///
     /// # Errors
     /// If it cannot be read, or is from a newer version.
-    pub fn version(file: &Path) -> Result<FileVersion, StoreError> {
+    pub fn version(file: &Path) -> Result<TablesVersion, StoreError> {
         upkeep::version(file)
     }
 

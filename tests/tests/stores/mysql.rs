@@ -13,9 +13,9 @@ use syncline_server::store::conformance::{
     a_copy_takes_the_place_of_its_source, increments_at_several_servers_count_once,
 };
 use syncline_server::store::memory::MemoryStore;
-use syncline_server::store::mysql::{MysqlStore, SchemaVersion};
+use syncline_server::store::mysql::MysqlStore;
 use syncline_server::store::sqlite::SqliteStore;
-use syncline_server::store::{CommitOutcome, DatasetAddress, Store, StoreError, Touched};
+use syncline_server::store::{CommitOutcome, DatasetAddress, Store, StoreError, TablesVersion, Touched};
 use tests::harness::{Folder, MariaDb, Tunnel, sql};
 
 use crate::simulations::go_as_over_the_memory_store;
@@ -48,7 +48,7 @@ async fn tables_are_made_once_and_those_of_a_newer_version_are_left_alone() {
     let all = tokio::join!(migrate(), migrate(), migrate(), migrate());
     let mut found = <[_; 4]>::from(all).map(|version| version.unwrap().found);
     found.sort_unstable();
-    let SchemaVersion { found: current, known } = MysqlStore::version(&url).await.unwrap();
+    let TablesVersion { found: current, known } = MysqlStore::version(&url).await.unwrap();
     assert_eq!((found, current), ([0, known, known, known], known));
     assert_eq!(MysqlStore::migrate(&url).await.unwrap().found, known);
     drop(MysqlStore::open(&url).await.unwrap());

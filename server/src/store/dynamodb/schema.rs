@@ -9,7 +9,6 @@ use aws_sdk_dynamodb::types::{
 };
 
 use crate::metrics::StoreOperation;
-use crate::store::StoreError;
 use crate::store::attempts::Attempts;
 use crate::store::dynamodb::failure::Failure;
 use crate::store::dynamodb::head::MARK;
@@ -18,15 +17,7 @@ use crate::store::dynamodb::redo::EXPIRES_AT;
 use crate::store::dynamodb::table::{
     BY_COUNT, BY_KIND, Expression, Index, KIND, PARTITION, SORT, Table, key, number, number_of,
 };
-
-/// The version of the layout of a table, and the newest one that this program knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LayoutVersion {
-    /// That of the table; 0: there is none yet.
-    pub found: usize,
-    /// The newest one.
-    pub known: usize,
-}
+use crate::store::{StoreError, TablesVersion};
 
 /// The layout that this program knows.
 pub(super) const KNOWN: usize = 1;
@@ -55,7 +46,7 @@ macro_rules! tried {
 }
 
 /// The version of the layout.
-pub(super) async fn version(table: &Table) -> Result<LayoutVersion, StoreError> {
+pub(super) async fn version(table: &Table) -> Result<TablesVersion, StoreError> {
     let found = match table.on(StoreOperation::Resolve).get(STORE.0, STORE.1).await {
         Ok(item) => {
             let item = item.unwrap_or_default();
@@ -71,12 +62,12 @@ pub(super) async fn version(table: &Table) -> Result<LayoutVersion, StoreError> 
         );
         return Err(StoreError::Unavailable(text.into()));
     }
-    Ok(LayoutVersion { found, known: KNOWN })
+    Ok(TablesVersion { found, known: KNOWN })
 }
 
 /// Fails if the table is missing or outdated.
 pub(super) async fn check_current(table: &Table) -> Result<(), StoreError> {
-    let LayoutVersion { found, known } = version(table).await?;
+    let TablesVersion { found, known } = version(table).await?;
     if found < known {
         let text = format!("table `{}` is missing or outdated: run `syncline migrate`", table.name);
         return Err(StoreError::Unavailable(text.into()));
@@ -85,7 +76,7 @@ pub(super) async fn check_current(table: &Table) -> Result<(), StoreError> {
 }
 
 /// Makes the table, or says in what it differs; says which version was found.
-pub(super) async fn migrate(table: &Table) -> Result<LayoutVersion, StoreError> {
+pub(super) async fn migrate(table: &Table) -> Result<TablesVersion, StoreError> {
     let found = match describe(table).await {
         Ok(found) => found,
         Err(failure) if failure.is_no_table() => {

@@ -7,8 +7,8 @@ use sqlx::migrate::Migrator;
 use sqlx::mysql::{MySqlConnectOptions, MySqlPool, MySqlPoolOptions, MySqlRow};
 use sqlx::{Connection as _, Error, Executor as _, MySqlConnection, Row as _};
 
-use crate::store::StoreError;
 use crate::store::mysql::failure::Failure;
+use crate::store::{StoreError, TablesVersion};
 
 /// What each version of the tables adds to the one before.
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/mysql");
@@ -24,15 +24,6 @@ const ACQUIRE_MAX: Duration = Duration::from_secs(5);
 const LOCK_WAIT_S: u32 = 5;
 /// The largest packet must take a record of the largest value, as bytes and as JSON.
 const PACKET_BYTES_MIN: u64 = 16 << 20;
-
-/// The version of the tables, and the newest one that this program knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SchemaVersion {
-    /// That of the tables; 0: there are none yet.
-    pub found: usize,
-    /// The newest one.
-    pub known: usize,
-}
 
 /// How connections are used.
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +104,7 @@ pub(super) async fn connect(options: &MySqlConnectOptions) -> Result<MySqlConnec
 }
 
 /// Brings the tables up to date. Whoever does so at the same time waits.
-pub(super) async fn migrate(options: &MySqlConnectOptions) -> Result<SchemaVersion, StoreError> {
+pub(super) async fn migrate(options: &MySqlConnectOptions) -> Result<TablesVersion, StoreError> {
     let mut connection = connect(options).await?;
     let place = options.get_database().unwrap_or_default().to_owned();
     let lock = format!("{MIGRATION_LOCK}.{place}");
@@ -136,17 +127,17 @@ pub(super) async fn migrate(options: &MySqlConnectOptions) -> Result<SchemaVersi
     }
     // The lock ends with the connection. If that fails to end well, it has ended all the same.
     drop(connection.close().await);
-    Ok(SchemaVersion { found: before.found, known: before.known })
+    Ok(TablesVersion { found: before.found, known: before.known })
 }
 
 /// The version of the tables. Fails if they are from a newer version of the program.
-pub(super) async fn version(connection: &mut MySqlConnection) -> Result<SchemaVersion, StoreError> {
+pub(super) async fn version(connection: &mut MySqlConnection) -> Result<TablesVersion, StoreError> {
     let known = MIGRATIONS.iter().count();
     let text = "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = ?";
     let tables = sqlx::query(text).bind(MIGRATED).fetch_one(&mut *connection).await;
     let tables: i64 = tables.and_then(|row: MySqlRow| row.try_get(0)).map_err(|error| failed("its tables", &error))?;
     if tables == 0 {
-        return Ok(SchemaVersion { found: 0, known });
+        return Ok(TablesVersion { found: 0, known });
     }
     let text =
         format!("SELECT CAST(COUNT(*) AS SIGNED), CAST(COALESCE(SUM(NOT success), 0) AS SIGNED) FROM {MIGRATED}");
@@ -166,12 +157,12 @@ pub(super) async fn version(connection: &mut MySqlConnection) -> Result<SchemaVe
         );
         return Err(StoreError::Unavailable(text.into()));
     }
-    Ok(SchemaVersion { found, known })
+    Ok(TablesVersion { found, known })
 }
 
 /// Fails unless the tables are those that this program knows.
-pub(super) fn check_current(version: SchemaVersion) -> Result<(), StoreError> {
-    let SchemaVersion { found, known } = version;
+pub(super) fn check_current(version: TablesVersion) -> Result<(), StoreError> {
+    let TablesVersion { found, known } = version;
     match found {
         _ if found == known => Ok(()),
         0 => Err(StoreError::Unavailable("the database has no tables of Syncline yet; run `syncline migrate`".into())),

@@ -5,19 +5,9 @@ use std::path::Path;
 use rusqlite::{Connection, OpenFlags};
 use sync_core::model::Digest;
 
-use crate::store::StoreError;
 use crate::store::sqlite::rows;
 use crate::store::sqlite::schema::{self, opening};
-
-/// The version of a file, and the newest one that this program knows. Opening a file of an older version brings it up to
-/// date.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FileVersion {
-    /// That of the file.
-    pub found: usize,
-    /// The newest one.
-    pub known: usize,
-}
+use crate::store::{StoreError, TablesVersion};
 
 /// Copies the file as it is at one moment, also while a server writes to it, which waits for nothing. `copy` is an
 /// empty file, or none yet. The copy is looked at before this returns.
@@ -38,7 +28,7 @@ pub(super) fn copy(file: &Path, copy: &Path) -> Result<(), StoreError> {
 ///
 /// # Errors
 /// Says what is wrong.
-pub(super) fn check(file: &Path) -> Result<FileVersion, StoreError> {
+pub(super) fn check(file: &Path) -> Result<TablesVersion, StoreError> {
     let connection = open(file)?;
     let version = version_of(file, &connection)?;
     // Not the quick one, which does not look for what is in a table and not in its indexes, as pulls read them.
@@ -85,13 +75,13 @@ fn check_digests(file: &Path, connection: &Connection) -> Result<(), StoreError>
 ///
 /// # Errors
 /// If the file cannot be read, or is from a newer version.
-pub(super) fn version(file: &Path) -> Result<FileVersion, StoreError> {
+pub(super) fn version(file: &Path) -> Result<TablesVersion, StoreError> {
     version_of(file, &open(file)?)
 }
 
-fn version_of(file: &Path, connection: &Connection) -> Result<FileVersion, StoreError> {
+fn version_of(file: &Path, connection: &Connection) -> Result<TablesVersion, StoreError> {
     let (found, known) = schema::version(file, connection)?;
-    Ok(FileVersion { found, known })
+    Ok(TablesVersion { found, known })
 }
 
 /// Opens a file that is there. Others may use it at the same time.
@@ -119,7 +109,7 @@ mod tests {
         let store = SqliteStore::open(&path("a.db")).unwrap();
         SqliteStore::copy(&path("a.db"), &path("b.db")).unwrap();
         drop(store);
-        let FileVersion { found, known } = SqliteStore::check(&path("b.db")).unwrap();
+        let TablesVersion { found, known } = SqliteStore::check(&path("b.db")).unwrap();
         assert_eq!(found, known);
         assert!(SqliteStore::open(&path("b.db")).is_ok());
 

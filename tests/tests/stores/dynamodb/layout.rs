@@ -5,7 +5,8 @@ use aws_sdk_dynamodb::types::{
 };
 use syncline_server::metrics::StoreUnits;
 use syncline_server::store::StoreError;
-use syncline_server::store::dynamodb::{DynamoDbStore, LayoutVersion};
+use syncline_server::store::TablesVersion;
+use syncline_server::store::dynamodb::DynamoDbStore;
 use tests::harness::DynamoDb;
 
 fn told<T>(result: Result<T, StoreError>) -> String {
@@ -24,10 +25,10 @@ async fn a_table_is_made_once_and_one_of_a_newer_version_is_left_alone() {
     assert!(told(open().await).contains("run `syncline migrate`"));
     let all = tokio::join!(migrate(), migrate(), migrate());
     for version in <[_; 3]>::from(all) {
-        let LayoutVersion { found, known } = version.unwrap();
+        let TablesVersion { found, known } = version.unwrap();
         assert!(found <= 1 && known == 1);
     }
-    assert_eq!(migrate().await.unwrap(), LayoutVersion { found: 1, known: 1 });
+    assert_eq!(migrate().await.unwrap(), TablesVersion { found: 1, known: 1 });
     drop(open().await.unwrap());
     let expires = client.describe_time_to_live().table_name(emulator.table()).send().await.unwrap();
     let expires = expires.time_to_live_description().unwrap().attribute_name().unwrap().to_owned();

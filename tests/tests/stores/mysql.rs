@@ -111,7 +111,7 @@ async fn several_servers_write_to_one_database_over_lines_that_break() {
             cuts
         })
     };
-    increments_at_several_servers_count_once(&stores, 60).await;
+    increments_at_several_servers_count_once(&stores, 200).await;
     over.store(true, Ordering::Relaxed);
     let cuts = cutting.join().unwrap();
     assert!(cuts > 10, "the lines were cut {cuts} times");

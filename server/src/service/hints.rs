@@ -330,24 +330,15 @@ impl HintId {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use futures_util::FutureExt as _;
     use sync_core::model::CommitTag;
 
     use super::*;
     use crate::clock::SystemRandom;
 
-    fn address(owner: &str, name: &str) -> DatasetAddress {
-        DatasetAddress { owner: Owner::parse(owner).unwrap(), name: DatasetName::parse(name).unwrap() }
-    }
-
-    fn publish(hints: &Hints, owner: &str, name: &str, count: u64) {
-        let (epoch, tag) = (EpochId::from_bytes([1; 16]), CommitTag::from_bytes([1; 8]));
-        hints.publish(&address(owner, name), Some(Position { epoch, count: SyncCount(count), tag }));
-    }
-
     /// What is heard now: names and counts, `behind`, `end`, or nothing.
-    fn hear(subscription: &mut Subscription) -> String {
+    pub(in crate::service) fn hear(subscription: &mut Subscription) -> String {
         match subscription.next().now_or_never() {
             None => String::new(),
             Some(None) => "end".to_owned(),
@@ -357,6 +348,15 @@ mod tests {
                 told.join(" ")
             }
         }
+    }
+
+    fn address(owner: &str, name: &str) -> DatasetAddress {
+        DatasetAddress { owner: Owner::parse(owner).unwrap(), name: DatasetName::parse(name).unwrap() }
+    }
+
+    fn publish(hints: &Hints, owner: &str, name: &str, count: u64) {
+        let (epoch, tag) = (EpochId::from_bytes([1; 16]), CommitTag::from_bytes([1; 8]));
+        hints.publish(&address(owner, name), Some(Position { epoch, count: SyncCount(count), tag }));
     }
 
     #[test]

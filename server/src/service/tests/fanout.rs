@@ -3,27 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use futures_util::FutureExt as _;
 use sync_core::model::Owner;
 use sync_core::protocol::DatasetRequest;
 
 use super::world::{ScriptedStore, World, ada, name, notes, push};
 use crate::auth::policy::Caller;
 use crate::service::ServiceSettings;
-use crate::service::hints::{Heard, Subscription};
-
-/// What is heard now.
-fn hear(subscription: &mut Subscription) -> String {
-    match subscription.next().now_or_never() {
-        None => String::new(),
-        Some(None) => "end".to_owned(),
-        Some(Some(Heard::Behind)) => "behind".to_owned(),
-        Some(Some(Heard::Hints(hints))) => {
-            let told: Vec<_> = hints.iter().map(|hint| format!("{}@{}", hint.dataset, hint.sync_count)).collect();
-            told.join(" ")
-        }
-    }
-}
+use crate::service::hints::tests::hear;
 
 fn worlds() -> [World; 2] {
     let store = ScriptedStore::default();

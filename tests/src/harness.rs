@@ -17,7 +17,7 @@ mod server;
 mod tools;
 mod tunnel;
 
-pub use binary::syncline;
+pub use binary::{migrate, syncline};
 pub use device::{Device, Exit, Outcome};
 pub use dynamodb::DynamoDb;
 pub use dynamodb_faults::{DynamoDbFault, DynamoDbProxy};

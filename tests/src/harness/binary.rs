@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
+use crate::harness::CREDENTIALS;
+
 /// The `syncline` binary of this workspace, built once in the profile of the tests; or the one that `SYNCLINE_BINARY`
 /// names, to test what is installed somewhere.
 ///
@@ -14,6 +16,17 @@ use serde_json::Value;
 pub fn syncline() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| std::env::var_os("SYNCLINE_BINARY").map_or_else(build, PathBuf::from))
+}
+
+/// Makes the tables of the store that a file of configuration names.
+///
+/// # Panics
+/// If that fails.
+pub fn migrate(config: &Path) {
+    let mut command = Command::new(syncline());
+    let output = command.args(["migrate", "--config"]).arg(config).envs(CREDENTIALS).output();
+    let output = output.expect("the binary starts");
+    assert!(output.status.success(), "no tables: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 fn build() -> PathBuf {

@@ -1,12 +1,11 @@
 //! The servers of a round, what they keep data in, and the ways to them.
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use crate::dice::Dice;
-use crate::harness::{CREDENTIALS, DynamoDb, Fault, Folder, MariaDb, Proxy, Server, Tunnel, syncline};
+use crate::harness::{DynamoDb, Fault, Folder, MariaDb, Proxy, Server, Tunnel, migrate};
 use crate::soak::StoreKind;
 
 /// Servers over one store. While one of several is gone, the ways to it lead to another one.
@@ -47,10 +46,7 @@ impl Fleet {
         let config = folder.write("syncline.toml", &format!("[store]\nurl = \"{url}\"\n"));
         let data = folder.path("server");
         if !url.is_empty() {
-            let mut migrate = Command::new(syncline());
-            let migrated = migrate.args(["migrate", "--config"]).arg(&config).envs(CREDENTIALS).output();
-            let migrated = migrated.expect("the binary starts");
-            assert!(migrated.status.success(), "no tables: {}", String::from_utf8_lossy(&migrated.stderr));
+            migrate(&config);
         }
         let member = |number: usize| {
             let server = Server::start_configured(&data, &config);

@@ -1,10 +1,10 @@
 //! Processes over a real database, which are restarted one after the other while a device watches.
 
-use std::process::{Child, Command};
+use std::process::Child;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tests::harness::{Device, Folder, MariaDb, Redis, Server, Tunnel, syncline};
+use tests::harness::{Device, Folder, MariaDb, Redis, Server, Tunnel, migrate};
 
 use crate::apps::WITHIN;
 
@@ -34,8 +34,7 @@ fn a_rolling_restart_fails_no_device_and_loses_no_wake_up() {
     let store = MariaDb::shared().database();
     let settings = format!("[store]\nurl = \"{store}\"\n[fanout]\nurl = \"{}\"\npoll_interval = \"1h\"\n", redis.url());
     let config = folder.write("syncline.toml", &settings);
-    let migrated = Command::new(syncline()).args(["migrate", "--config"]).arg(&config).output().unwrap();
-    assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+    migrate(&config);
     let data = folder.path("data");
     let start = || Server::start_configured(&data, &config);
     let mut servers = [start(), start()];

@@ -1,7 +1,6 @@
 //! DynamoDB, on an emulator: pushes per second beside transactions of as many items, and the units that pushes and pulls
 //! are charged with, which are the same as those of the service.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,7 +10,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem};
 use sync_core::model::{DeviceId, PatchOp, Position};
 use sync_core::protocol::SyncResponse;
 use syncline_server::clock::{Draw, SystemRandom};
-use tests::harness::{CREDENTIALS, DynamoDb, Folder, Server, syncline};
+use tests::harness::{DynamoDb, Folder, Server, migrate};
 use tokio::runtime::Runtime;
 
 use crate::pushes::{DEVICES_MAX, DURATION, Load, ROUNDS, SHARE, ask, patches, pull, push, pushes, rate};
@@ -34,9 +33,7 @@ pub(crate) fn measure(report: &mut Report) {
         emulator.address()
     );
     let settings = folder.write("syncline.toml", &settings);
-    let mut migrate = Command::new(syncline());
-    let migrated = migrate.args(["migrate", "--config"]).arg(&settings).envs(CREDENTIALS).status();
-    assert!(migrated.expect("the binary starts").success(), "no table");
+    migrate(&settings);
     let server = Server::start_configured(&folder.path("server"), &settings);
     let tokens = server.tokens((0..DEVICES_MAX).map(|number| format!("user{number}")));
     let client = reqwest::Client::builder().no_gzip().no_zstd().build().expect("a client can be made");

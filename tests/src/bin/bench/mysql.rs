@@ -1,6 +1,5 @@
 //! Pushes per second over MariaDB, durable, beside batched inserts of the same rows on as many connections.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,7 +7,7 @@ use sqlx::mysql::{MySqlConnection, MySqlPool, MySqlPoolOptions};
 use sqlx::{Executor as _, MySql, QueryBuilder};
 use sync_core::model::PatchOp;
 use syncline_server::store::mysql::MysqlStore;
-use tests::harness::{Folder, MariaDb, Server, syncline};
+use tests::harness::{Folder, MariaDb, Server, migrate};
 use tokio::runtime::Runtime;
 
 use crate::pushes::{DEVICES_MAX, DURATION, Load, ROUNDS, SHARE, SIZES, patches, pushes};
@@ -24,8 +23,7 @@ pub(crate) fn measure(report: &mut Report) {
     let url = database.database();
     let settings =
         folder.write("syncline.toml", &format!("[rates]\nrequests_per_second = 0\n[store]\nurl = \"{url}\"\n"));
-    let migrated = Command::new(syncline()).args(["migrate", "--config"]).arg(&settings).status();
-    assert!(migrated.expect("the binary starts").success(), "no tables");
+    migrate(&settings);
     let server = Server::start_configured(&folder.path("server"), &settings);
     let tokens = server.tokens((0..DEVICES_MAX).map(|number| format!("user{number}")));
     let client = reqwest::Client::builder().no_gzip().no_zstd().build().expect("a client can be made");

@@ -10,6 +10,7 @@ mod folder;
 mod hardship;
 mod http;
 mod issuers;
+mod kept;
 mod mariadb;
 mod proxy;
 mod redis;

@@ -1,16 +1,11 @@
 //! A database server: MariaDB as Debian packages it, or the one that `SYNCLINE_MYSQL` names.
 
-use std::fs::File;
-use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use crate::harness::Folder;
+use crate::harness::kept::Kept;
 
 /// A database server, on 127.0.0.1.
 #[derive(Debug)]
@@ -23,18 +18,12 @@ pub struct MariaDb {
 /// What was started here, and ends with its value or with this process.
 #[derive(Debug)]
 struct Started {
-    /// A shell that kills the server when its input ends: also if this process is killed.
-    keeper: Child,
-    server: String,
+    server: Kept,
+    port: u16,
     // Dropped last.
     folder: Folder,
-    port: u16,
 }
 
-/// How long a server may take until it answers.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
-/// Ports that are tried: one that was free may be somebody else's when the server wants it.
-const PORTS_MAX: usize = 5;
 /// A small log, so that a new server is there quickly.
 const LOG_SIZE: &str = "--innodb-log-file-size=32M";
 
@@ -63,16 +52,9 @@ impl MariaDb {
         command.arg(LOG_SIZE).arg(format!("--datadir={}", data.display())).env("TMPDIR", folder.path(""));
         let output = command.output().expect("mariadb-install-db is there: run `./dev install`");
         assert!(output.status.success(), "no database: {}", String::from_utf8_lossy(&output.stderr));
-        for _ in 0..PORTS_MAX {
-            let port = free_port();
-            let (mut keeper, server) = launch(&folder, port);
-            if answers(port) {
-                let url = format!("mysql://root@127.0.0.1:{port}");
-                return Self { url, started: Some(Started { keeper, server, folder, port }) };
-            }
-            end(&mut keeper);
-        }
-        panic!("the database server does not start: {}", std::fs::read_to_string(log(&folder)).unwrap_or_default());
+        let (server, port) = Kept::start_at_a_port(&folder, |port| launch(&folder, port), answers);
+        let url = format!("mysql://root@127.0.0.1:{port}");
+        Self { url, started: Some(Started { server, port, folder }) }
     }
 
     /// Makes a database, and says its address.
@@ -94,11 +76,9 @@ impl MariaDb {
     /// If it does not come again.
     pub fn kill_and_start(&mut self) {
         let started = self.started.as_mut().expect("only what was started here is killed");
-        let killed = Command::new("kill").args(["-9", &started.server]).status().expect("`kill` starts");
-        assert!(killed.success(), "the database server was gone");
-        end(&mut started.keeper);
-        (started.keeper, started.server) = launch(&started.folder, started.port);
-        assert!(answers(started.port), "the database server does not come again");
+        started.server.kill();
+        started.server = launch(&started.folder, started.port);
+        assert!(started.server.comes_to_answer(|| answers(started.port)), "the database server does not come again");
     }
 }
 
@@ -123,56 +103,18 @@ pub fn sql(url: &str, statement: &str) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("the port is known").port()
+fn launch(folder: &Folder, port: u16) -> Kept {
+    let own = |name: &str, path: &str| format!("--{name}={}", folder.path(path).display());
+    let fixed = ["--no-defaults", "--user=root", "--bind-address=127.0.0.1", LOG_SIZE];
+    let sizes = ["--character-set-server=utf8mb4", "--max-allowed-packet=64M", "--max-connections=500"];
+    let places = [own("datadir", "data"), own("socket", "socket"), format!("--port={port}")];
+    let arguments: Vec<String> = fixed.into_iter().chain(sizes).map(str::to_owned).chain(places).collect();
+    Kept::start(folder, "mariadbd", &arguments)
 }
 
-/// Starts a server, and says its process.
-fn launch(folder: &Folder, port: u16) -> (Child, String) {
-    let log = File::options().create(true).append(true).open(log(folder)).expect("the log can be written");
-    let keep = "mariadbd \"$@\" >&2 & echo $!; read -r _; kill -9 $!; wait";
-    let mut command = Command::new("sh");
-    command.args(["-c", keep, "sh", "--no-defaults", "--user=root", "--bind-address=127.0.0.1", LOG_SIZE]);
-    command.args(["--character-set-server=utf8mb4", "--max-allowed-packet=64M", "--max-connections=500"]);
-    command.arg(format!("--datadir={}", folder.path("data").display())).arg(format!("--port={port}"));
-    command.arg(format!("--socket={}", folder.path("socket").display()));
-    // One that starts deletes what others have there.
-    command.env("TMPDIR", folder.path(""));
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
-    let mut keeper = command.spawn().expect("a shell starts");
-    let mut server = String::new();
-    BufReader::new(keeper.stdout.take().expect("the output is a pipe")).read_line(&mut server).expect("a process id");
-    (keeper, server.trim().to_owned())
-}
-
-fn log(folder: &Folder) -> PathBuf {
-    folder.path("mariadb.log")
-}
-
-/// Waits until a server answers there. Not, if it does not.
 fn answers(port: u16) -> bool {
-    let until = Instant::now() + ANSWERS_WITHIN;
-    while Instant::now() < until {
-        let mut command = Command::new("mariadb");
-        command.args(["--no-defaults", "-h", "127.0.0.1", "-u", "root", "-e", "SELECT 1", "-P"]).arg(port.to_string());
-        let output = command.output().expect("the client `mariadb` is there: run `./dev install`");
-        if output.status.success() {
-            return true;
-        }
-        thread::sleep(Duration::from_millis(50));
-    }
-    false
-}
-
-/// Ends a keeper, and with it its server.
-fn end(keeper: &mut Child) {
-    drop(keeper.stdin.take());
-    let _ended = keeper.wait();
-}
-
-impl Drop for Started {
-    fn drop(&mut self) {
-        end(&mut self.keeper);
-    }
+    let mut command = Command::new("mariadb");
+    command.args(["--no-defaults", "-h", "127.0.0.1", "-u", "root", "-e", "SELECT 1", "-P"]).arg(port.to_string());
+    let output = command.output().expect("the client `mariadb` is there: run `./dev install`");
+    output.status.success()
 }

@@ -1,32 +1,25 @@
 //! A Redis. Debian keeps it in the package of its tools, which starts no service; there it has another name, and is
 //! itself by the name that it is called.
 
-use std::fs::{self, File};
+use std::env;
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-use std::{env, thread};
 
 use crate::harness::Folder;
+use crate::harness::kept::Kept;
 
 /// A Redis on 127.0.0.1 that keeps nothing. It ends with its value or with this process.
 #[derive(Debug)]
 pub struct Redis {
-    /// A shell that kills the server when its input ends: also if this process is killed.
-    keeper: Child,
+    server: Kept,
     options: Vec<String>,
     port: u16,
     // Dropped last.
     folder: Folder,
 }
 
-/// How long a server may take until it answers.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
-/// Ports that are tried: one that was free may be somebody else's when the server wants it.
-const PORTS_MAX: usize = 5;
 const PROGRAM: &str = "redis-check-rdb";
 
 impl Redis {
@@ -49,17 +42,8 @@ impl Redis {
         let found = found.unwrap_or_else(|| panic!("{PROGRAM} is missing: run `./dev install`"));
         symlink(found, program(&folder)).expect("a link can be made");
         let options: Vec<String> = options.iter().copied().map(str::to_owned).collect();
-        for _ in 0..PORTS_MAX {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-            let port = listener.local_addr().expect("the port is known").port();
-            drop(listener);
-            let mut keeper = launch(&folder, &options, port);
-            if answers(&mut keeper, port) {
-                return Self { keeper, options, port, folder };
-            }
-            end(&mut keeper);
-        }
-        panic!("Redis does not start: {}", fs::read_to_string(log(&folder)).unwrap_or_default());
+        let (server, port) = Kept::start_at_a_port(&folder, |port| launch(&folder, &options, port), answers);
+        Self { server, options, port, folder }
     }
 
     /// Its port.
@@ -74,7 +58,7 @@ impl Redis {
 
     /// Kills it with `kill -9`.
     pub fn kill(&mut self) {
-        end(&mut self.keeper);
+        self.server.kill();
     }
 
     /// Starts it again at the same port.
@@ -82,8 +66,8 @@ impl Redis {
     /// # Panics
     /// If it does not come again.
     pub fn start_again(&mut self) {
-        self.keeper = launch(&self.folder, &self.options, self.port);
-        assert!(answers(&mut self.keeper, self.port), "Redis does not come again");
+        self.server = launch(&self.folder, &self.options, self.port);
+        assert!(self.server.comes_to_answer(|| answers(self.port)), "Redis does not come again");
     }
 
     /// Lets it stand still (`STOP`) or go on (`CONT`).
@@ -91,9 +75,7 @@ impl Redis {
     /// # Panics
     /// If it has ended.
     pub fn signal(&self, name: &str) {
-        let id = fs::read_to_string(self.folder.path("redis.pid")).expect("it says its process");
-        let signalled = Command::new("kill").args(["-s", name, id.trim()]).status().expect("`kill` starts");
-        assert!(signalled.success(), "Redis was gone");
+        self.server.signal(name);
     }
 
     /// Has it do something, and gives what it answers.
@@ -119,44 +101,16 @@ fn program(folder: &Folder) -> PathBuf {
     folder.path("redis-server")
 }
 
-fn log(folder: &Folder) -> PathBuf {
-    folder.path("redis.log")
-}
-
-fn launch(folder: &Folder, options: &[String], port: u16) -> Child {
-    let log = File::options().create(true).append(true).open(log(folder)).expect("the log can be written");
-    let keep = "\"$0\" \"$@\" >&2 & echo $! > redis.pid; read -r _; kill -9 $!; wait";
-    let mut command = Command::new("sh");
-    command.args(["-c", keep]).arg(program(folder)).args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+fn launch(folder: &Folder, options: &[String], port: u16) -> Kept {
     let port = port.to_string();
+    let mut arguments = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"].map(str::to_owned).to_vec();
     if !options.iter().any(|option| option == "PORT") {
-        command.args(["--port", &port]);
+        arguments.extend(["--port".to_owned(), port.clone()]);
     }
-    command.args(options.iter().map(|option| if option == "PORT" { &port } else { option }));
-    command.current_dir(folder.path("")).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
-    command.spawn().expect("a shell starts")
+    arguments.extend(options.iter().map(|option| if option == "PORT" { &port } else { option }.clone()));
+    Kept::start(folder, program(folder), &arguments)
 }
 
-/// Waits until a server answers there. Not, if it does not.
-fn answers(keeper: &mut Child, port: u16) -> bool {
-    let until = Instant::now() + ANSWERS_WITHIN;
-    while Instant::now() < until && !matches!(keeper.try_wait(), Ok(Some(_))) {
-        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-            return true;
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-    false
-}
-
-/// Ends a keeper, and with it its server.
-fn end(keeper: &mut Child) {
-    drop(keeper.stdin.take());
-    let _ended = keeper.wait();
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        end(&mut self.keeper);
-    }
+fn answers(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).is_ok()
 }

@@ -12,6 +12,7 @@ pub mod dynamodb;
 pub mod memory;
 pub mod metered;
 pub mod mysql;
+mod sql;
 pub mod sqlite;
 pub mod transfer;
 

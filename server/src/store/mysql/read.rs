@@ -14,6 +14,7 @@ use sync_core::model::{
 use crate::store::mysql::failure::Failure;
 use crate::store::mysql::rows::{self, FoundHead};
 use crate::store::mysql::{directory, write};
+use crate::store::sql;
 use crate::store::{DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Room, Touched};
 
 /// Records that are asked for at once at least.
@@ -171,8 +172,8 @@ async fn records_after_at(
         directory::check(moment, &dataset.owner).await?;
         return Ok(RecordsRead::default());
     };
-    let since = (rows::signed(range.since.0.saturating_add(1)), Vec::new());
-    let after = range.after.as_ref().map(|(count, key)| (rows::signed(count.0), key.as_str().as_bytes().to_vec()));
+    let since = (sql::signed(range.since.0.saturating_add(1)), Vec::new());
+    let after = range.after.as_ref().map(|(count, key)| (sql::signed(count.0), key.as_str().as_bytes().to_vec()));
     // Keys are not empty, so `since` lies below the first record behind it.
     let mut behind = after.unwrap_or_default().max(since);
     let mut reading = Reading::new(head, range.records_max, range.bytes_max);
@@ -185,11 +186,11 @@ async fn records_after_at(
         query.push_bind(id).push(" AND (r.sync_count > ").push_bind(behind.0);
         query.push(" OR (r.sync_count = ").push_bind(behind.0).push(" AND r.`key` > ").push_bind(behind.1);
         query.push(")) AND (r.removal IS NULL OR r.sync_count > ");
-        query.push_bind(rows::signed(range.skip_tombstones_to.0));
+        query.push_bind(sql::signed(range.skip_tombstones_to.0));
         query.push(") ORDER BY r.sync_count, r.`key` LIMIT ").push_bind(rows_max as i64);
         reading.take(query, moment, |_| true).await?;
         let Some(last) = reading.read.records.last() else { break };
-        behind = (rows::signed(last.sync_count.0), last.key.as_str().as_bytes().to_vec());
+        behind = (sql::signed(last.sync_count.0), last.key.as_str().as_bytes().to_vec());
     }
     Ok(reading.read)
 }
@@ -286,7 +287,7 @@ pub(super) async fn datasets(
     let query = sqlx::query(text)
         .bind(owner.as_str().as_bytes())
         .bind(after.map_or("", DatasetName::as_str).as_bytes())
-        .bind(rows::signed(names_max as u64));
+        .bind(sql::signed(names_max as u64));
     let names = query.fetch_all(&mut *connection).await?;
     if names.is_empty() {
         directory::check(&mut connection, owner).await?;
@@ -306,7 +307,7 @@ pub(super) async fn positions(
     let query = sqlx::query(text)
         .bind(owner.as_str().as_bytes())
         .bind(after.map_or("", DatasetName::as_str).as_bytes())
-        .bind(rows::signed(positions_max as u64));
+        .bind(sql::signed(positions_max as u64));
     let found = query.fetch_all(&mut *connection).await?;
     if found.is_empty() {
         directory::check(&mut connection, owner).await?;
@@ -326,7 +327,7 @@ pub(super) async fn addresses(
     let text = "SELECT owner, name FROM syncline_dataset WHERE owner > ? OR (owner = ? AND name > ?)
         ORDER BY owner, name LIMIT ?";
     let query = sqlx::query(text).bind(owner.as_bytes()).bind(owner.as_bytes()).bind(name.as_bytes());
-    let found = query.bind(rows::signed(addresses_max as u64)).fetch_all(pool).await?;
+    let found = query.bind(sql::signed(addresses_max as u64)).fetch_all(pool).await?;
     found.iter().map(|row| rows::address(row, 0)).collect()
 }
 
@@ -340,7 +341,7 @@ pub(super) async fn old_tombstones(
             WHERE removed_at < ? ORDER BY removed_at, dataset, removed_count LIMIT ?
         ) AS oldest JOIN syncline_dataset AS d ON d.id = oldest.dataset
         GROUP BY d.owner, d.name ORDER BY d.owner, d.name";
-    let query = sqlx::query(text).bind(before.0).bind(rows::signed(tombstones_max as u64));
+    let query = sqlx::query(text).bind(before.0).bind(sql::signed(tombstones_max as u64));
     let found = query.fetch_all(pool).await?;
     found.iter().map(|row| Ok((rows::address(row, 0)?, rows::count(row, 2)?))).collect()
 }

@@ -4,13 +4,14 @@ use sqlx::mysql::MySqlRow;
 use sqlx::{MySql, Row as _, Type};
 use sync_core::merge::push::{Head, RememberedPush};
 use sync_core::model::{
-    CommitTag, DatasetName, DeviceId, Digest, EpochId, Owner, Position, Record, RecordKey, RecordState, RemovalReason,
-    SyncCount, Timestamp, Value,
+    CommitTag, DatasetName, DeviceId, Digest, EpochId, Owner, Position, Record, RecordKey, RecordState, SyncCount,
+    Timestamp, Value,
 };
 
 use crate::store::DatasetAddress;
 use crate::store::devices::{DeviceLabel, Platform, PushToken, Registration};
 use crate::store::mysql::failure::Failure;
+use crate::store::sql;
 
 /// Columns of [`head`].
 pub(super) const HEAD: &str = "d.id, d.floor, d.records, d.bytes, d.digest, d.modified_at, d.modified_by, d.lineage,
@@ -52,7 +53,7 @@ pub(super) fn head(row: &MySqlRow) -> Result<FoundHead, Failure> {
 pub(super) fn record(row: &MySqlRow, at: usize) -> Result<Record, Failure> {
     let removal: Option<&[u8]> = column(row, at + 2)?;
     let state = match removal {
-        Some(reason) => RecordState::Removed(parse_removal(reason)),
+        Some(reason) => RecordState::Removed(sql::parse_removal(std::str::from_utf8(reason).unwrap_or_default())),
         None => RecordState::Value(Value::from_bytes(column(row, at + 6)?).map_err(wrong)?),
     };
     Ok(Record {
@@ -132,28 +133,6 @@ pub(super) fn count(row: &MySqlRow, at: usize) -> Result<SyncCount, Failure> {
 /// Bytes of a certain length.
 pub(super) fn array<const N: usize>(row: &MySqlRow, at: usize) -> Result<[u8; N], Failure> {
     column::<&[u8]>(row, at)?.try_into().map_err(wrong)
-}
-
-/// A number for a column. Counts and sequences stay below 2^53; what a client makes up beyond is beyond everything.
-pub(super) fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// Why a record was removed, for a column.
-pub(super) const fn removal(reason: RemovalReason) -> &'static str {
-    match reason {
-        RemovalReason::Removed => "removed",
-        RemovalReason::Left => "left",
-        _ => "unknown",
-    }
-}
-
-fn parse_removal(text: &[u8]) -> RemovalReason {
-    match text {
-        b"removed" => RemovalReason::Removed,
-        b"left" => RemovalReason::Left,
-        _ => RemovalReason::Unknown,
-    }
 }
 
 fn number(row: &MySqlRow, at: usize) -> Result<u64, Failure> {

@@ -9,6 +9,7 @@ use crate::store::attempts::Attempts;
 use crate::store::mysql::failure::Failure;
 use crate::store::mysql::lanes::end;
 use crate::store::mysql::{MysqlStore, devices, directory, retried, rows, schema};
+use crate::store::sql;
 use crate::store::transfer::{DatasetMemory, KnownOwner, Transfer};
 use crate::store::{DatasetAddress, StoreError};
 
@@ -82,8 +83,7 @@ async fn owners(pool: &MySqlPool, after: Option<&Owner>, owners_max: usize) -> R
     let text = "SELECT o.owner, o.linked_to FROM syncline_owner AS o WHERE o.owner > ? AND (o.linked_to IS NOT NULL
             OR EXISTS (SELECT 1 FROM syncline_device AS d WHERE d.owner = o.owner))
         ORDER BY o.owner LIMIT ?";
-    let query =
-        sqlx::query(text).bind(after.map_or("", Owner::as_str).as_bytes()).bind(rows::signed(owners_max as u64));
+    let query = sqlx::query(text).bind(after.map_or("", Owner::as_str).as_bytes()).bind(sql::signed(owners_max as u64));
     let mut owners = Vec::new();
     for row in query.fetch_all(&mut *connection).await? {
         let owner = rows::owner(&row, 0)?;

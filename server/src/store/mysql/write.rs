@@ -8,6 +8,7 @@ use sync_core::model::{ChangeId, DeviceId, Owner, Position, Record, RecordState,
 
 use crate::store::mysql::failure::Failure;
 use crate::store::mysql::{directory, rows, schema};
+use crate::store::sql::{self, EncodedPush};
 use crate::store::{CommitOutcome, DatasetAddress};
 
 /// A commit in the form of its rows.
@@ -28,13 +29,6 @@ struct EncodedRecord {
     record: Record,
     bytes: Option<Vec<u8>>,
     json: Option<String>,
-}
-
-struct EncodedPush {
-    device: DeviceId,
-    sequence: u64,
-    hash: [u8; 32],
-    answer: Vec<u8>,
 }
 
 /// What is found of a dataset before it is written.
@@ -59,19 +53,13 @@ const CHANGES_FORGOTTEN_EVERY: i64 = 1_024;
 impl EncodedCommit {
     pub(super) fn new(dataset: DatasetAddress, commit: Commit) -> Self {
         let Commit { expected, head, records, pushes, changes, clear, purge } = commit;
-        let pushes = pushes.into_iter().map(|(device, push)| EncodedPush {
-            device,
-            sequence: push.sequence,
-            hash: push.hash,
-            answer: rmp_serde::to_vec_named(&push.answer).expect("answers have no unencodable parts"),
-        });
         Self {
             dataset,
             expected,
             lineage: rmp_serde::to_vec_named(&head.lineage).expect("lines have no unencodable parts"),
             head,
             records: records.into_iter().map(EncodedRecord::new).collect(),
-            pushes: pushes.collect(),
+            pushes: pushes.into_iter().map(EncodedPush::new).collect(),
             changes,
             clear,
             purge,
@@ -147,7 +135,7 @@ pub(super) async fn write_together(
         if commit.purge {
             let floor = found.floor.max(commit.head.floor);
             let text = "DELETE FROM syncline_record WHERE dataset = ? AND removed_count <= ?";
-            sqlx::query(text).bind(found.id).bind(rows::signed(floor.0)).execute(&mut *connection).await?;
+            sqlx::query(text).bind(found.id).bind(sql::signed(floor.0)).execute(&mut *connection).await?;
         }
     }
     Ok(outcomes)
@@ -239,10 +227,10 @@ async fn write_heads(connection: &mut MySqlConnection, commits: &[(&EncodedCommi
                 .push_bind(dataset.owner.as_str().as_bytes())
                 .push_bind(dataset.name.as_str().as_bytes());
             row.push_bind(position.as_ref().map(|position| position.epoch.as_bytes().as_slice()));
-            row.push_bind(rows::signed(head.lineage.count.0));
+            row.push_bind(sql::signed(head.lineage.count.0));
             row.push_bind(position.as_ref().map(|position| position.tag.as_bytes().as_slice()));
-            row.push_bind(rows::signed(found.floor.max(head.floor).0)).push_bind(head.exists());
-            row.push_bind(rows::signed(head.records)).push_bind(rows::signed(head.bytes));
+            row.push_bind(sql::signed(found.floor.max(head.floor).0)).push_bind(head.exists());
+            row.push_bind(sql::signed(head.records)).push_bind(sql::signed(head.bytes));
             row.push_bind(head.digest.to_bytes().to_vec()).push_bind(head.modified_at.0);
             row.push_bind(head.modified_by.as_ref().map(|device| device.as_bytes().as_slice()));
             row.push_bind(found.next_change + changes.len() as i64).push_bind(lineage.as_slice());
@@ -290,9 +278,9 @@ async fn upsert_records(connection: &mut MySqlConnection, rows: &[(i64, &Encoded
     query.push_values(rows, |mut row, (dataset, EncodedRecord { record, bytes, json })| {
         let removal = match record.state {
             RecordState::Value(_) => None,
-            RecordState::Removed(reason) => Some(rows::removal(reason).as_bytes()),
+            RecordState::Removed(reason) => Some(sql::removal(reason).as_bytes()),
         };
-        row.push_bind(*dataset).push_bind(record.key.as_str().as_bytes()).push_bind(rows::signed(record.sync_count.0));
+        row.push_bind(*dataset).push_bind(record.key.as_str().as_bytes()).push_bind(sql::signed(record.sync_count.0));
         row.push_bind(removal).push_bind(record.modified_by.as_ref().map(|device| device.as_bytes().as_slice()));
         row.push_bind(record.modified_at.0).push_bind(record.device_time.0);
         row.push_bind(bytes.as_deref()).push_bind(json.as_deref());
@@ -312,7 +300,7 @@ async fn write_pushes(connection: &mut MySqlConnection, commits: &[(&EncodedComm
     for pushes in in_powers_of_two(&pushes) {
         let mut query = QueryBuilder::new("INSERT INTO syncline_push (dataset, device, sequence, hash, answer) ");
         query.push_values(pushes, |mut row, (dataset, push)| {
-            row.push_bind(*dataset).push_bind(push.device.as_bytes().as_slice()).push_bind(rows::signed(push.sequence));
+            row.push_bind(*dataset).push_bind(push.device.as_bytes().as_slice()).push_bind(sql::signed(push.sequence));
             row.push_bind(push.hash.as_slice()).push_bind(push.answer.as_slice());
         });
         query.push(" ON DUPLICATE KEY UPDATE hash = VALUES(hash), answer = VALUES(answer)");
@@ -347,7 +335,7 @@ async fn write_changes(connection: &mut MySqlConnection, commits: &[(&EncodedCom
         let mut query = QueryBuilder::new("INSERT INTO syncline_change (dataset, number, change_id, sync_count) ");
         query.push_values(changes, |mut row, (dataset, number, (change, count))| {
             row.push_bind(*dataset).push_bind(*number).push_bind(change.as_bytes().as_slice());
-            row.push_bind(rows::signed(count.0));
+            row.push_bind(sql::signed(count.0));
         });
         // What is known stays as it is.
         query.push(" ON DUPLICATE KEY UPDATE number = syncline_change.number");

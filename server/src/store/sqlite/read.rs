@@ -8,6 +8,7 @@ use rusqlite::{Connection, Error, OptionalExtension as _, params};
 use sync_core::merge::push::{Head, RememberedPush, View};
 use sync_core::model::{ChangeId, DatasetName, DeviceId, Owner, Position, Record, RecordKey, SyncCount, Timestamp};
 
+use crate::store::sql;
 use crate::store::sqlite::schema::Failure;
 use crate::store::sqlite::{directory, rows};
 use crate::store::{DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Touched};
@@ -127,7 +128,7 @@ pub(super) fn records_after(
     let mut select = moment.prepare_cached(&sql)?;
     let rows_max = range.records_max.saturating_add(1) as u64;
     let values =
-        params![id, rows::column(behind.0), behind.1, rows::column(range.skip_tombstones_to.0), rows::column(rows_max)];
+        params![id, sql::signed(behind.0), behind.1, sql::signed(range.skip_tombstones_to.0), sql::signed(rows_max)];
     read.take(select.query_map(values, rows::record)?, range.records_max, range.bytes_max)?;
     Ok(read)
 }
@@ -162,7 +163,7 @@ pub(super) fn datasets(
 ) -> Result<Vec<DatasetName>, Failure> {
     let sql = "SELECT name FROM dataset WHERE owner = ?1 AND name > ?2 AND is_live ORDER BY name LIMIT ?3";
     let mut select = connection.prepare_cached(sql)?;
-    let values = params![owner.as_str(), after.map_or("", DatasetName::as_str), rows::column(names_max as u64)];
+    let values = params![owner.as_str(), after.map_or("", DatasetName::as_str), sql::signed(names_max as u64)];
     let names: Vec<_> = select.query_map(values, |row| rows::name(row, 0))?.collect::<Result<_, _>>()?;
     if names.is_empty() {
         directory::check(connection, owner)?;
@@ -179,7 +180,7 @@ pub(super) fn positions(
     let sql = "SELECT name, epoch, sync_count, tag FROM dataset
         WHERE owner = ?1 AND name > ?2 AND epoch IS NOT NULL ORDER BY name LIMIT ?3";
     let mut select = connection.prepare_cached(sql)?;
-    let values = params![owner.as_str(), after.map_or("", DatasetName::as_str), rows::column(positions_max as u64)];
+    let values = params![owner.as_str(), after.map_or("", DatasetName::as_str), sql::signed(positions_max as u64)];
     let row = |row: &rusqlite::Row<'_>| Ok(rows::position(row, 1)?.map(|position| (rows::name(row, 0), position)));
     let mut positions = Vec::new();
     for found in select.query_map(values, row)? {
@@ -201,7 +202,7 @@ pub(super) fn addresses(
     let sql = "SELECT owner, name FROM dataset WHERE (owner, name) > (?1, ?2) ORDER BY owner, name LIMIT ?3";
     let mut select = connection.prepare_cached(sql)?;
     let (owner, name) = after.map_or(("", ""), |after| (after.owner.as_str(), after.name.as_str()));
-    let values = params![owner, name, rows::column(addresses_max as u64)];
+    let values = params![owner, name, sql::signed(addresses_max as u64)];
     Ok(select.query_map(values, rows::address)?.collect::<Result<_, _>>()?)
 }
 
@@ -218,7 +219,7 @@ pub(super) fn old_tombstones(
         GROUP BY oldest.dataset ORDER BY owner, name";
     let mut select = connection.prepare_cached(sql)?;
     let row = |row: &rusqlite::Row<'_>| Ok((rows::address(row)?, rows::count(row, 2)?));
-    let values = params![before.0, rows::column(tombstones_max as u64)];
+    let values = params![before.0, sql::signed(tombstones_max as u64)];
     Ok(select.query_map(values, row)?.collect::<Result<_, _>>()?)
 }
 
@@ -245,7 +246,7 @@ fn remembered_pushes(
     let mut select = connection.prepare_cached(sql)?;
     let mut remembered = Vec::new();
     for sequence in sequences.take_while(|sequence| *sequence < newest.sequence) {
-        let values = params![dataset, device.as_bytes(), rows::column(sequence)];
+        let values = params![dataset, device.as_bytes(), sql::signed(sequence)];
         remembered.extend(select.query_row(values, rows::push).optional()?);
     }
     remembered.push(newest);

@@ -4,12 +4,13 @@ use rusqlite::types::Type;
 use rusqlite::{Error, Row};
 use sync_core::merge::push::{Head, RememberedPush};
 use sync_core::model::{
-    CommitTag, DatasetName, DeviceId, Digest, EpochId, Owner, Position, Record, RecordKey, RecordState, RemovalReason,
-    SyncCount, Timestamp, Value,
+    CommitTag, DatasetName, DeviceId, Digest, EpochId, Owner, Position, Record, RecordKey, RecordState, SyncCount,
+    Timestamp, Value,
 };
 
 use crate::store::DatasetAddress;
 use crate::store::devices::{DeviceLabel, Platform, PushToken, Registration};
+use crate::store::sql;
 
 /// Columns of [`head`], behind the id.
 pub(super) const HEAD: &str = "id, floor, records, bytes, digest, modified_at, modified_by, lineage";
@@ -48,7 +49,7 @@ pub(super) fn record(row: &Row<'_>) -> Result<Record, Error> {
 pub(super) fn record_at(row: &Row<'_>, at: usize) -> Result<Record, Error> {
     let removal: Option<String> = row.get(at + 2)?;
     let state = match removal {
-        Some(reason) => RecordState::Removed(parse_removal(&reason)),
+        Some(reason) => RecordState::Removed(sql::parse_removal(&reason)),
         None => {
             let bytes = row.get_ref(at + 6)?.as_blob().map_err(|error| wrong(at + 6, Type::Blob, error))?;
             RecordState::Value(Value::from_bytes(bytes).map_err(|error| wrong(at + 6, Type::Blob, error))?)
@@ -115,28 +116,6 @@ pub(super) fn registration(row: &Row<'_>) -> Result<Registration, Error> {
 /// A sync count.
 pub(super) fn count(row: &Row<'_>, at: usize) -> Result<SyncCount, Error> {
     number(row, at).map(SyncCount)
-}
-
-/// A number for a column. Counts and sequences stay below 2^53; what a client makes up beyond is beyond everything.
-pub(super) fn column(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// Why a record was removed, for a column.
-pub(super) const fn removal(reason: RemovalReason) -> &'static str {
-    match reason {
-        RemovalReason::Removed => "removed",
-        RemovalReason::Left => "left",
-        _ => "unknown",
-    }
-}
-
-fn parse_removal(text: &str) -> RemovalReason {
-    match text {
-        "removed" => RemovalReason::Removed,
-        "left" => RemovalReason::Left,
-        _ => RemovalReason::Unknown,
-    }
 }
 
 fn number(row: &Row<'_>, at: usize) -> Result<u64, Error> {

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use sync_core::model::{ChangeId, DatasetName, DeviceId, Owner};
 
+use crate::store::sql;
 use crate::store::sqlite::schema::Failure;
 use crate::store::sqlite::{SqliteStore, devices, directory, rows};
 use crate::store::transfer::{DatasetMemory, KnownOwner, Transfer};
@@ -82,7 +83,7 @@ fn memory(connection: &Connection, dataset: &DatasetAddress) -> Result<DatasetMe
 fn owners(connection: &Connection, after: Option<&Owner>, owners_max: usize) -> Result<Vec<KnownOwner>, Failure> {
     let sql = "SELECT source, target FROM identity_link WHERE source > ?1
         UNION SELECT owner, NULL FROM device WHERE owner > ?1 ORDER BY 1 LIMIT ?2";
-    let values = params![after.map_or("", Owner::as_str), rows::column(owners_max as u64)];
+    let values = params![after.map_or("", Owner::as_str), sql::signed(owners_max as u64)];
     let row = |row: &Row<'_>| {
         let linked_to = row.get::<_, Option<String>>(1)?.map(|_| rows::owner(row, 1)).transpose()?;
         Ok((rows::owner(row, 0)?, linked_to))

@@ -4,6 +4,7 @@ use rusqlite::{Connection, Error, OptionalExtension as _, params};
 use sync_core::merge::push::{Commit, Head};
 use sync_core::model::{ChangeId, DeviceId, Position, Record, RecordState, SyncCount, limits};
 
+use crate::store::sql::{self, EncodedPush};
 use crate::store::sqlite::schema::Failure;
 use crate::store::sqlite::{directory, rows};
 use crate::store::{CommitOutcome, DatasetAddress};
@@ -21,13 +22,6 @@ pub(super) struct EncodedCommit {
     purge: bool,
 }
 
-struct EncodedPush {
-    device: DeviceId,
-    sequence: u64,
-    hash: [u8; 32],
-    answer: Vec<u8>,
-}
-
 /// What is found of a dataset before it is written.
 struct Found {
     id: i64,
@@ -39,18 +33,12 @@ struct Found {
 impl EncodedCommit {
     pub(super) fn new(dataset: DatasetAddress, commit: Commit) -> Self {
         let Commit { expected, head, records, pushes, changes, clear, purge } = commit;
-        let pushes = pushes.into_iter().map(|(device, push)| EncodedPush {
-            device,
-            sequence: push.sequence,
-            hash: push.hash,
-            answer: rmp_serde::to_vec_named(&push.answer).expect("answers have no unencodable parts"),
-        });
         Self {
             dataset,
             expected,
             lineage: rmp_serde::to_vec_named(&head.lineage).expect("lines have no unencodable parts"),
             head,
-            pushes: pushes.collect(),
+            pushes: pushes.into_iter().map(EncodedPush::new).collect(),
             records: records
                 .into_iter()
                 .map(|mut record| {
@@ -89,7 +77,7 @@ impl EncodedCommit {
         if self.purge {
             let sql = "DELETE FROM record INDEXED BY tombstone_by_count
                 WHERE dataset = ?1 AND sync_count <= ?2 AND removal IS NOT NULL";
-            connection.prepare_cached(sql)?.execute(params![id, rows::column(floor.0)])?;
+            connection.prepare_cached(sql)?.execute(params![id, sql::signed(floor.0)])?;
         }
         Ok(CommitOutcome::Written)
     }
@@ -108,16 +96,16 @@ impl EncodedCommit {
             self.dataset.owner.as_str(),
             self.dataset.name.as_str(),
             position.as_ref().map(|position| position.epoch.as_bytes()),
-            rows::column(lineage.count.0),
+            sql::signed(lineage.count.0),
             position.as_ref().map(|position| position.tag.as_bytes()),
-            rows::column(floor.0),
+            sql::signed(floor.0),
             self.head.exists(),
-            rows::column(*records),
-            rows::column(*bytes),
+            sql::signed(*records),
+            sql::signed(*bytes),
             digest.to_bytes(),
             modified_at.0,
             modified_by.as_ref().map(DeviceId::as_bytes),
-            rows::column(self.changes.len() as u64),
+            sql::signed(self.changes.len() as u64),
             self.lineage,
         ])?;
         Ok(id.unwrap_or_else(|| connection.last_insert_rowid()))
@@ -132,12 +120,12 @@ impl EncodedCommit {
         for (record, value) in &self.records {
             let removal = match record.state {
                 RecordState::Value(_) => None,
-                RecordState::Removed(reason) => Some(rows::removal(reason)),
+                RecordState::Removed(reason) => Some(sql::removal(reason)),
             };
             upsert.execute(params![
                 id,
                 record.key.as_str(),
-                rows::column(record.sync_count.0),
+                sql::signed(record.sync_count.0),
                 removal,
                 record.modified_by.as_ref().map(DeviceId::as_bytes),
                 record.modified_at.0,
@@ -156,8 +144,8 @@ impl EncodedCommit {
         let mut forget = connection.prepare_cached(sql)?;
         for push in &self.pushes {
             let device = push.device.as_bytes();
-            insert.execute(params![id, device, rows::column(push.sequence), push.hash, push.answer])?;
-            forget.execute(params![id, device, rows::column(limits::PUSHES_REMEMBERED_MAX as u64)])?;
+            insert.execute(params![id, device, sql::signed(push.sequence), push.hash, push.answer])?;
+            forget.execute(params![id, device, sql::signed(limits::PUSHES_REMEMBERED_MAX as u64)])?;
         }
         Ok(())
     }
@@ -170,10 +158,10 @@ impl EncodedCommit {
         let mut insert = connection.prepare_cached(sql)?;
         let mut next = first;
         for (change, count) in &self.changes {
-            insert.execute(params![id, next, change.as_bytes(), rows::column(count.0)])?;
+            insert.execute(params![id, next, change.as_bytes(), sql::signed(count.0)])?;
             next += 1;
         }
-        let forgotten = next - rows::column(limits::CHANGES_REMEMBERED_MAX as u64);
+        let forgotten = next - sql::signed(limits::CHANGES_REMEMBERED_MAX as u64);
         connection
             .prepare_cached("DELETE FROM change WHERE dataset = ?1 AND number < ?2")?
             .execute(params![id, forgotten])?;

@@ -24,6 +24,7 @@ use crate::cli::exit::{CliError, FileProblem};
 use crate::cli::output::Output;
 use crate::cli::token::TokenSource;
 use crate::clock::{Clock as _, Draw, SystemClock, SystemRandom};
+use crate::error::with_causes;
 
 pub use args::DeviceArgs;
 pub use exit::Exit;
@@ -152,7 +153,7 @@ impl From<DeviceError> for CliError {
                     DeviceError::Foreign => (FileProblem::Foreign, ", or its beginning is damaged"),
                     _ => (FileProblem::Unusable, ""),
                 };
-                Self::File { problem, what: format!("{}{help}", causes(&error)) }
+                Self::File { problem, what: format!("{}{help}", with_causes(&error)) }
             }
         }
     }
@@ -160,14 +161,3 @@ impl From<DeviceError> for CliError {
 
 /// What helps if the file is damaged.
 const BEGIN_ANEW: &str = "; move it away and `sync` into a new file, which brings back all that was synced before";
-
-/// An error and what it came from, in one sentence.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut message = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        message = format!("{message}: {error}");
-        source = error.source();
-    }
-    message
-}

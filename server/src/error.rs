@@ -52,6 +52,14 @@ pub enum ServiceError {
         /// How long to wait.
         retry_after_ms: u64,
     },
+    /// As above, because of the store. What was written may be sent again; the cause is logged.
+    #[error("the server cannot do this right now; come again later")]
+    StoreUnavailable {
+        /// How long to wait.
+        retry_after_ms: u64,
+        /// What happened.
+        source: Arc<dyn Error + Send + Sync>,
+    },
     /// Reading goes on. What was written may be sent again, after that many milliseconds; the cause is logged.
     #[error("the server has no room to write; come again later")]
     StorageFull {
@@ -71,6 +79,17 @@ pub enum ServiceError {
     Internal(#[source] Arc<dyn Error + Send + Sync>),
 }
 
+/// An error and what it came from, in one sentence: often only the last cause says what happened.
+pub fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
 impl ServiceError {
     /// The stable code on the wire.
     pub fn code(&self) -> &str {
@@ -81,7 +100,9 @@ impl ServiceError {
             Self::PreconditionFailed(_) | Self::Conflict(_) | Self::Gone(_) => code::RESOURCE_CONFLICT,
             Self::Refused { code, message: _ } => code,
             Self::LimitExceeded(_) => code::LIMIT_EXCEEDED,
-            Self::TooManyRequests { .. } | Self::Unavailable { .. } => code::TOO_MANY_REQUESTS,
+            Self::TooManyRequests { .. } | Self::Unavailable { .. } | Self::StoreUnavailable { .. } => {
+                code::TOO_MANY_REQUESTS
+            }
             Self::StorageFull { .. } => code::STORAGE_FULL,
             Self::UpgradeRequired { .. } => code::UPGRADE_REQUIRED,
             Self::Internal(_) => code::INTERNAL_ERROR,
@@ -91,7 +112,9 @@ impl ServiceError {
     /// What is told to nobody, and logged instead.
     pub fn untold(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Internal(source) | Self::StorageFull { source, .. } => Some(source.as_ref()),
+            Self::Internal(source) | Self::StoreUnavailable { source, .. } | Self::StorageFull { source, .. } => {
+                Some(source.as_ref())
+            }
             _ => None,
         }
     }

@@ -15,7 +15,7 @@ use sync_core::model::{Compare, Group, Owner, PatchOp, RecordKey, RecordPatch, V
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::{HookConfig, HookFailure, Secret};
-use crate::error::ServiceError;
+use crate::error::{ServiceError, with_causes};
 use crate::hex::hex;
 use crate::service::hook::{PushHook, PushedGroups};
 use crate::trace::{self, TRACEPARENT, TRACESTATE};
@@ -143,7 +143,7 @@ impl PushHook for HttpHook {
         match self.ask(push).await {
             Ok(reviews) => Ok(reviews),
             Err(error) => {
-                let error: &dyn std::error::Error = &error;
+                let error = with_causes(&error);
                 match self.on_failure {
                     HookFailure::Accept => {
                         tracing::warn!(error, "the push hook failed; the push goes on without it");

@@ -25,6 +25,7 @@ use syncline_server::config::{AuthConfig, Config, Duration, FanoutConfig, HookCo
 use syncline_server::copy::{Copied, copy};
 use syncline_server::data_folder::DataFolder;
 use syncline_server::deps::{Deps, Stopping};
+use syncline_server::error::with_causes;
 use syncline_server::fanout;
 use syncline_server::hook::HttpHook;
 use syncline_server::http::Entrance;
@@ -204,13 +205,7 @@ struct Failed {
 
 impl<E: Error> From<E> for Failed {
     fn from(error: E) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            message = format!("{message}: {cause}");
-            source = cause.source();
-        }
-        Self { exit: FAILURE, message }
+        Self { exit: FAILURE, message: with_causes(&error) }
     }
 }
 
@@ -367,7 +362,7 @@ async fn reload_often(mut hangup: Signal, tls: Option<Arc<Tls>>) {
         match tls.as_ref().map(|tls| tls.reload()) {
             None => {}
             Some(Ok(())) => tracing::info!("read the certificate and its key again"),
-            Some(Err(error)) => tracing::error!(error = &error as &dyn Error, "the certificate stays as it was"),
+            Some(Err(error)) => tracing::error!(error = with_causes(&error), "the certificate stays as it was"),
         }
     }
 }
@@ -377,7 +372,7 @@ async fn purge_often(service: Arc<Service>) {
         match service.purge().await {
             Ok(0) => {}
             Ok(steps) => tracing::info!(steps, "purged old tombstones"),
-            Err(error) => tracing::error!(error = &error as &dyn Error, "failed to purge old tombstones"),
+            Err(error) => tracing::error!(error = with_causes(&error), "failed to purge old tombstones"),
         }
         tokio::time::sleep(PURGE_EVERY).await;
     }

@@ -179,6 +179,8 @@ pub enum StoreError {
 const MOVED_RETRY_MS: u64 = 100;
 /// When to come again if the store is copied: then the servers use the new one.
 const READ_ONLY_RETRY_MS: u64 = 5_000;
+/// When to come again if the store does not answer: it was tried several times already.
+const UNAVAILABLE_RETRY_MS: u64 = 1_000;
 /// When to come again if there is no room: a person has to make it.
 const FULL_RETRY_MS: u64 = 30_000;
 
@@ -188,7 +190,10 @@ impl From<StoreError> for ServiceError {
             StoreError::Moved => Self::Unavailable { retry_after_ms: MOVED_RETRY_MS },
             StoreError::ReadOnly => Self::Unavailable { retry_after_ms: READ_ONLY_RETRY_MS },
             StoreError::Full(_) => Self::StorageFull { retry_after_ms: FULL_RETRY_MS, source: Arc::new(error) },
-            StoreError::Unavailable(_) | StoreError::Corrupt(_) => Self::Internal(Arc::new(error)),
+            StoreError::Unavailable(_) => {
+                Self::StoreUnavailable { retry_after_ms: UNAVAILABLE_RETRY_MS, source: Arc::new(error) }
+            }
+            StoreError::Corrupt(_) => Self::Internal(Arc::new(error)),
         }
     }
 }

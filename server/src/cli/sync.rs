@@ -21,9 +21,10 @@ use sync_core::protocol::{ErrorBody, Format, SyncRequest, SyncResponse, code, de
 use crate::cli::exit::{CliError, Exit};
 use crate::cli::output::{Output, count};
 use crate::cli::token::TokenSource;
-use crate::cli::{Device, causes, context, now};
+use crate::cli::{Device, context, now};
 use crate::clock::{Draw, SystemRandom};
 use crate::config;
+use crate::error::with_causes;
 
 /// How to reach the server.
 pub(super) struct Way {
@@ -189,7 +190,7 @@ impl Server {
         let timeout = give_up_after.clamp(TIMEOUT_SHORTEST, TIMEOUT_LONGEST);
         let client = Client::builder().connect_timeout(timeout.min(CONNECT_TIMEOUT)).build();
         let client =
-            client.map_err(|error| CliError::Failed(format!("no HTTP client can be made: {}", causes(&error))))?;
+            client.map_err(|error| CliError::Failed(format!("no HTTP client can be made: {}", with_causes(&error))))?;
         Ok(Self { url, events, client, give_up_after, token, login })
     }
 

@@ -1,7 +1,6 @@
 //! Asks the store where the datasets are of those who are listened to.
 
 use std::collections::BTreeSet;
-use std::error::Error;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use sync_core::model::Owner;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use crate::error::with_causes;
 use crate::service::Service;
 
 /// Looks after owners: all who are listened to, again and again or once, and single ones.
@@ -109,7 +109,7 @@ impl Polling {
         let looked = self.service.look_after(owner).await;
         self.service.metrics().looked(looked.is_ok());
         if let Err(error) = &looked {
-            tracing::debug!(error = error as &dyn Error, "could not ask the store what other servers have written");
+            tracing::debug!(error = with_causes(error), "could not ask the store what other servers have written");
         }
         looked.is_ok()
     }

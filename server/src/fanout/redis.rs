@@ -2,7 +2,6 @@
 //!
 //! A server hears its own words too: so it knows that both ways are open, and not only that nothing comes.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::clock::{Draw, SystemRandom};
 use crate::config::FanoutUrl;
+use crate::error::with_causes;
 use crate::fanout::peers::{BEAT_EVERY, Heard, Peers};
 use crate::fanout::poll::Polling;
 use crate::fanout::stopped;
@@ -105,10 +105,10 @@ impl RedisFanout {
                 },
             };
             if failures == 0 {
-                tracing::warn!(redis = %self.url, error = &error as &dyn Error,
+                tracing::warn!(redis = %self.url, error = with_causes(&error),
                     "the other servers cannot be told what happens here, so the store is asked");
             } else {
-                tracing::debug!(redis = %self.url, error = &error as &dyn Error, failures, "Redis is still not there");
+                tracing::debug!(redis = %self.url, error = with_causes(&error), failures, "Redis is still not there");
             }
             let wait = Duration::from_millis(wait_ms(failures));
             failures += 1;
@@ -188,7 +188,7 @@ impl RedisFanout {
                         Err(error) => {
                             if !is_strange {
                                 tracing::warn!(redis = %self.url, channel = self.url.channel(),
-                                    error = &error as &dyn Error,
+                                    error = with_causes(&error),
                                     "somebody says something else on the channel of the servers, or a newer server does");
                             }
                             is_strange = true;

@@ -8,7 +8,7 @@ use sync_core::model::InvalidName;
 use sync_core::protocol::{ErrorBody, InvalidMessage, code};
 
 use crate::auth::jwt::TokenError;
-use crate::error::ServiceError;
+use crate::error::{ServiceError, with_causes};
 
 /// Why a request is not answered as it wishes.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl IntoResponse for HttpError {
         if let Self::Service(error) = &self
             && let Some(error) = error.untold()
         {
-            tracing::error!(error, "failed to answer a request");
+            tracing::error!(error = with_causes(error), "failed to answer a request");
         }
         let (status, body, header) = self.parts();
         let mut response = (status, Json(body)).into_response();
@@ -129,7 +129,7 @@ fn of_service(error: &ServiceError) -> (StatusCode, Header) {
         ServiceError::TooManyRequests { retry_after_ms } => {
             (StatusCode::TOO_MANY_REQUESTS, Some((header::RETRY_AFTER, seconds(*retry_after_ms))))
         }
-        ServiceError::Unavailable { retry_after_ms } => {
+        ServiceError::Unavailable { retry_after_ms } | ServiceError::StoreUnavailable { retry_after_ms, source: _ } => {
             (StatusCode::SERVICE_UNAVAILABLE, Some((header::RETRY_AFTER, seconds(*retry_after_ms))))
         }
         ServiceError::UpgradeRequired { .. } => (StatusCode::UPGRADE_REQUIRED, None),

@@ -1,7 +1,6 @@
 //! For whoever runs the server: `GET /healthz`, whether the process answers; `GET /readyz`, whether requests should be
 //! sent to it; `GET /metrics`, its numbers.
 
-use std::error::Error;
 use std::time::Duration;
 
 use axum::extract::State;
@@ -11,6 +10,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
 
+use crate::error::with_causes;
 use crate::http::{App, NO_STORE};
 use crate::metrics;
 
@@ -34,7 +34,7 @@ async fn ready(State(app): State<App>) -> Response {
     match tokio::time::timeout(STORE_TIMEOUT, app.deps.service.check_store()).await {
         Ok(Ok(())) => (NO_STORE, Json(json!({"status": "ready"}))).into_response(),
         Ok(Err(error)) => {
-            tracing::warn!(error = &error as &dyn Error, "not ready: the store fails");
+            tracing::warn!(error = with_causes(&error), "not ready: the store fails");
             not_ready("the store fails")
         }
         Err(_) => not_ready("the store does not answer"),

@@ -60,7 +60,7 @@ pub(super) enum Failures {
     /// The server failed; its log says why.
     #[response(status = 500)]
     Failed(ErrorBody),
-    /// It cannot be done right now, such as to tell whose the token is: come again after `Retry-After` seconds.
+    /// It cannot be done right now, as the store or the issuer does not answer: come again after `Retry-After` seconds.
     #[response(status = 503)]
     Unavailable(ErrorBody),
     /// The server has no room to write; reading goes on. Come again after `Retry-After` seconds.

@@ -11,7 +11,7 @@ use sync_core::protocol::{
 };
 
 use crate::auth::policy::{Action, Caller};
-use crate::error::ServiceError;
+use crate::error::{ServiceError, with_causes};
 use crate::service::Service;
 use crate::service::line::Standing;
 use crate::service::pull::Pulled;
@@ -214,6 +214,7 @@ const fn is_written(outcome: &Outcome) -> bool {
 /// Says in a dataset's answer that it cannot be served. What is told to nobody is logged here.
 fn tell(response: &mut DatasetResponse, error: &ServiceError) {
     if let Some(error) = error.untold() {
+        let error = with_causes(error);
         tracing::error!(dataset.name = %response.name, error, "failed to sync dataset `{}`", response.name);
     }
     response.error = Some(error.body());

@@ -87,6 +87,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::error::with_causes;
 
     /// What becomes of an answer; `HOST` in it is the server's own address.
     async fn fetch(path: &str, answer: &'static str, body: &[u8]) -> Result<usize, String> {
@@ -106,15 +107,7 @@ mod tests {
         let url = format!("http://{here}{path}").parse().unwrap();
         let fetched = HttpFetch::new().unwrap().fetch(&url).await;
         served.abort();
-        fetched.map(|document| document.len()).map_err(|error| {
-            let mut text = error.to_string();
-            let mut source = std::error::Error::source(&error);
-            while let Some(error) = source {
-                text = format!("{text}: {error}");
-                source = error.source();
-            }
-            text
-        })
+        fetched.map(|document| document.len()).map_err(|error| with_causes(&error))
     }
 
     #[tokio::test]

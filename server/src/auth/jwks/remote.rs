@@ -1,6 +1,5 @@
 //! The keys of an issuer that publishes them: fetched now and then, and at once when an unknown key turns up.
 
-use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -10,6 +9,7 @@ use sync_core::model::Timestamp;
 use super::fetch::{Fetch, FetchError};
 use super::{JwksError, JwksSource, Keys, VerifyingKey};
 use crate::config::HttpUrl;
+use crate::error::with_causes;
 
 /// Where an issuer publishes its keys.
 #[derive(Clone, Debug)]
@@ -179,17 +179,6 @@ impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// An error with its causes: the last one says what the network did.
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// Where a discovery document says that the keys of its issuer are.

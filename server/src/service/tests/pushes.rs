@@ -169,7 +169,10 @@ async fn a_store_that_fails_is_told_to_each_who_waits_and_hides_why() {
     let asked = |device| DatasetRequest { push: Some(push(device, 1, "n+1")), ..notes() };
     for response in join_all((1..=3).map(|device| world.send(vec![asked(device)]))).await {
         let error = response.unwrap().datasets[0].error.clone().unwrap();
-        assert_eq!((error.code.as_str(), error.message.as_str()), ("InternalError", "the server failed"));
+        assert_eq!(
+            (error.code.as_str(), error.message.as_str()),
+            ("TooManyRequests", "the server cannot do this right now; come again later")
+        );
     }
     world.store.fails.store(false, Ordering::SeqCst);
     world.push(1, 1, "n+1").await;

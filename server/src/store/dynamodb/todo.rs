@@ -2,11 +2,11 @@
 //! forgotten, what interrupted writers have left. It is on a list, and is done when old tombstones are looked for.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 
 use sync_core::model::{DeviceId, SyncCount, limits};
 
 use crate::clock::{Clock as _, SystemClock};
+use crate::error::with_causes;
 use crate::store::StoreError;
 use crate::store::dynamodb::failure::Failure;
 use crate::store::dynamodb::head::{Kept, Pending};
@@ -86,7 +86,7 @@ pub(super) async fn sweep(requests: Requests<'_>, older_than_ms: i64) -> Result<
                 Ok(false) => {}
                 Err(failure) => {
                     let error = StoreError::from(failure);
-                    tracing::warn!(error = &error as &dyn Error, "failed to clean up what is left of a dataset");
+                    tracing::warn!(error = with_causes(&error), "failed to clean up what is left of a dataset");
                 }
             }
         }

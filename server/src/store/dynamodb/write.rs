@@ -1,12 +1,11 @@
 //! What the store writes. The moment of a commit is one conditional write of the head: with what is written besides in it,
 //! or staged before. See [`redo`](crate::store::dynamodb::redo) for what follows.
 
-use std::error::Error;
-
 use sync_core::merge::push::{Commit, Head};
 use sync_core::model::limits;
 
 use crate::clock::{Clock as _, SystemClock};
+use crate::error::with_causes;
 use crate::store::dynamodb::failure::Failure;
 use crate::store::dynamodb::head::{EncodedHead, Kept, Pending};
 use crate::store::dynamodb::items::{BODY_BYTES_MAX, CommitId};
@@ -147,7 +146,7 @@ impl Prepared {
             let name = dataset.name.as_str();
             tracing::warn!(
                 dataset.name = name,
-                error = &error as &dyn Error,
+                error = with_causes(&error),
                 "left a commit to whoever comes next to put into place"
             );
         }

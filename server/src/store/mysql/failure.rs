@@ -92,8 +92,25 @@ impl From<Failure> for StoreError {
             Failure::Moved => Self::Moved,
             Failure::ReadOnly => Self::ReadOnly,
             Failure::Corrupt(text) => Self::Corrupt(text),
-            Failure::Database(error) if is_full => Self::Full(error.into()),
-            Failure::Database(error) | Failure::Ending(error) => Self::Unavailable(error.into()),
+            Failure::Database(error) if is_full => Self::Full(for_the_log(error)),
+            Failure::Database(error) | Failure::Ending(error) => Self::Unavailable(for_the_log(error)),
         }
     }
+}
+
+/// The error without what was written: of what a database has against data only the number is told, because its message
+/// quotes them.
+fn for_the_log(error: Error) -> Box<dyn std::error::Error + Send + Sync> {
+    match &error {
+        Error::Database(refused) if refused.code().is_some_and(|state| is_about_data(&state)) => {
+            let number = refused.try_downcast_ref::<MySqlDatabaseError>().map_or(0, MySqlDatabaseError::number);
+            format!("the database refused what was written with its error {number}").into()
+        }
+        _ => error.into(),
+    }
+}
+
+/// The classes of SQLSTATE for values that do not fit and keys that are there already (ISO 9075).
+fn is_about_data(state: &str) -> bool {
+    state.starts_with("22") || state.starts_with("23")
 }

@@ -11,6 +11,7 @@ mod lanes;
 mod read;
 mod rows;
 mod schema;
+mod transaction;
 mod transfer;
 mod write;
 

@@ -8,7 +8,7 @@ use sync_core::model::{DeviceId, Owner};
 
 use crate::store::devices::{Registration, first_of_each, sort_latest_first};
 use crate::store::mysql::failure::Failure;
-use crate::store::mysql::lanes::end;
+use crate::store::mysql::transaction::end;
 use crate::store::mysql::{directory, rows, schema};
 
 /// The devices of an owner, the latest registration first.

@@ -8,7 +8,7 @@ use sync_core::model::{DatasetName, Owner};
 
 use crate::store::directory::{Linked, Renamed, name_beside};
 use crate::store::mysql::failure::Failure;
-use crate::store::mysql::lanes::end;
+use crate::store::mysql::transaction::end;
 use crate::store::mysql::write::in_powers_of_two;
 use crate::store::mysql::{devices, rows, schema};
 

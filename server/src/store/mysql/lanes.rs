@@ -5,13 +5,13 @@ use std::collections::{BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::mem;
 
+use sqlx::Executor as _;
 use sqlx::mysql::MySqlPool;
-use sqlx::pool::PoolConnection;
-use sqlx::{Executor as _, MySql};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::store::attempts::Attempts;
 use crate::store::mysql::failure::Failure;
+use crate::store::mysql::transaction::end;
 use crate::store::mysql::write::{EncodedCommit, write_together};
 use crate::store::{CommitOutcome, StoreError};
 
@@ -126,26 +126,6 @@ async fn transaction(
     connection.execute("START TRANSACTION").await?;
     let outcomes = write_together(&mut connection, commits).await;
     end(connection, outcomes).await
-}
-
-/// Ends a transaction: commits it, or takes it back if something failed. A connection on which that fails is not used
-/// again.
-pub(super) async fn end<T>(mut connection: PoolConnection<MySql>, result: Result<T, Failure>) -> Result<T, Failure> {
-    match result {
-        Ok(done) => match connection.execute("COMMIT").await {
-            Ok(_) => Ok(done),
-            Err(error) => {
-                drop(connection.close().await);
-                Err(Failure::Ending(error))
-            }
-        },
-        Err(failure) => {
-            if connection.execute("ROLLBACK").await.is_err() {
-                drop(connection.close().await);
-            }
-            Err(failure)
-        }
-    }
 }
 
 /// The same error for all that shared a transaction.

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::TryStreamExt as _;
 use sqlx::mysql::{MySqlPool, MySqlRow};
-use sqlx::pool::PoolConnection;
-use sqlx::{Executor as _, MySql, MySqlConnection, QueryBuilder};
+use sqlx::{MySql, MySqlConnection, QueryBuilder};
 use sync_core::merge::push::{Head, RememberedPush, View};
 use sync_core::model::{
     ChangeId, DatasetName, DeviceId, Owner, Position, Record, RecordKey, SyncCount, Timestamp, limits,
@@ -13,6 +12,7 @@ use sync_core::model::{
 
 use crate::store::mysql::failure::Failure;
 use crate::store::mysql::rows::{self, FoundHead};
+use crate::store::mysql::transaction::{begin_reading, end_reading};
 use crate::store::mysql::{directory, write};
 use crate::store::sql;
 use crate::store::{DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Room, Touched};
@@ -20,29 +20,13 @@ use crate::store::{DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Room,
 /// Records that are asked for at once at least.
 const ROWS_MIN: usize = 16;
 
-/// A connection on which statements read at one moment.
-async fn begin(pool: &MySqlPool) -> Result<PoolConnection<MySql>, Failure> {
-    let mut connection = pool.acquire().await?;
-    connection.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY").await?;
-    Ok(connection)
-}
-
-/// Ends the moment. A connection on which it does not end is not used again.
-async fn end<T>(mut connection: PoolConnection<MySql>, result: Result<T, Failure>) -> Result<T, Failure> {
-    if result.is_err() || connection.execute("COMMIT").await.is_err() {
-        // It may be in any state; closing it may fail, and it is gone all the same.
-        drop(connection.close().await);
-    }
-    result
-}
-
 pub(super) async fn view(pool: &MySqlPool, dataset: &DatasetAddress, touched: &Touched) -> Result<View, Failure> {
     if touched.pushes.is_empty() && touched.changes.is_empty() && touched.keys.len() <= 1 {
         return view_one(&mut *pool.acquire().await?, dataset, touched.keys.first()).await;
     }
-    let mut moment = begin(pool).await?;
+    let mut moment = begin_reading(pool).await?;
     let view = view_at(&mut moment, dataset, touched).await;
-    end(moment, view).await
+    end_reading(moment, view).await
 }
 
 /// The head and at most one record, in one statement, which is a moment of its own.
@@ -158,9 +142,9 @@ pub(super) async fn records_after(
     dataset: &DatasetAddress,
     range: &RecordsAfter,
 ) -> Result<RecordsRead, Failure> {
-    let mut moment = begin(pool).await?;
+    let mut moment = begin_reading(pool).await?;
     let read = records_after_at(&mut moment, dataset, range).await;
-    end(moment, read).await
+    end_reading(moment, read).await
 }
 
 async fn records_after_at(
@@ -200,9 +184,9 @@ pub(super) async fn records_from(
     dataset: &DatasetAddress,
     range: &RecordsFrom,
 ) -> Result<RecordsRead, Failure> {
-    let mut moment = begin(pool).await?;
+    let mut moment = begin_reading(pool).await?;
     let read = records_from_at(&mut moment, dataset, range).await;
-    end(moment, read).await
+    end_reading(moment, read).await
 }
 
 async fn records_from_at(

@@ -7,7 +7,7 @@ use sync_core::model::{ChangeId, DatasetName, DeviceId, Owner, limits};
 
 use crate::store::attempts::Attempts;
 use crate::store::mysql::failure::Failure;
-use crate::store::mysql::lanes::end;
+use crate::store::mysql::transaction::end;
 use crate::store::mysql::{MysqlStore, devices, directory, retried, rows, schema};
 use crate::store::sql;
 use crate::store::transfer::{DatasetMemory, KnownOwner, Transfer};

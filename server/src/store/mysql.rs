@@ -1,18 +1,20 @@
 //! Datasets in a database of MySQL (8 or newer) or MariaDB (10.6 or newer), for any number of servers.
 //!
-//! Readers see one moment (`REPEATABLE READ`). A few lanes write, each all that waits for it in one transaction
-//! (`READ COMMITTED`, with locks on the heads that it writes): a dataset has its lane, so one server does not stand in its
-//! own way. The canonical bytes of a value are what counts; beside them is its JSON, for SQL.
+//! Readers see one moment (`REPEATABLE READ`). A few lanes read for pushes, each all that waits for it at one moment, and a
+//! few write, each all that waits for it in one transaction (`READ COMMITTED`, with locks on the heads that it writes): a
+//! dataset has its lane, so one server does not stand in its own way. The canonical bytes of a value are what counts; beside them is its JSON, for SQL.
 
 mod devices;
 mod directory;
 mod failure;
 mod lanes;
+mod lists;
 mod read;
 mod rows;
 mod schema;
 mod transaction;
 mod transfer;
+mod view;
 mod write;
 
 use async_trait::async_trait;
@@ -25,6 +27,7 @@ use crate::store::devices::Registration;
 use crate::store::directory::{Directory, Linked};
 use crate::store::mysql::lanes::Lanes;
 use crate::store::mysql::schema::Use;
+use crate::store::mysql::view::WantedView;
 use crate::store::mysql::write::EncodedCommit;
 use crate::store::transfer::Transfer;
 use crate::store::{
@@ -35,13 +38,14 @@ use crate::store::{
 pub struct MysqlStore {
     readers: MySqlPool,
     writers: MySqlPool,
-    lanes: Lanes,
+    views: Lanes<WantedView>,
+    commits: Lanes<EncodedCommit>,
 }
 
-/// Connections that read. With those that write, a server has 14.
+/// Connections that read. With those that write, a server has 12.
 const READERS: u32 = 8;
-/// Transactions that write pushes at once.
-const LANES: usize = 4;
+/// Transactions that read for pushes at once, and that write them.
+const LANES: usize = 2;
 /// Connections that write: the lanes, and what is not a push.
 const WRITERS: u32 = LANES as u32 + 2;
 
@@ -69,7 +73,8 @@ impl MysqlStore {
         schema::check_current(Self::version_at(&options).await?)?;
         let (readers, writers) =
             (schema::pool(&options, Use::Read, READERS), schema::pool(&options, Use::Write, WRITERS));
-        Ok(Self { lanes: Lanes::start(&writers, LANES), readers, writers })
+        let (views, commits) = (Lanes::start(&readers, LANES), Lanes::start(&writers, LANES));
+        Ok(Self { readers, writers, views, commits })
     }
 
     /// Makes the tables, or brings them up to date. Safe to run at any time, and from several places at once; says which
@@ -98,7 +103,10 @@ impl MysqlStore {
 #[async_trait]
 impl Store for MysqlStore {
     async fn view(&self, dataset: &DatasetAddress, touched: &Touched) -> Result<View, StoreError> {
-        retried!(read::view(&self.readers, dataset, touched))
+        if touched.pushes.is_empty() && touched.changes.is_empty() && touched.keys.len() <= 1 {
+            return retried!(read::view_of_one(&self.readers, dataset, touched.keys.first()));
+        }
+        self.views.do_it(WantedView { dataset: dataset.clone(), touched: touched.clone() }).await
     }
 
     async fn records_after(&self, dataset: &DatasetAddress, range: &RecordsAfter) -> Result<RecordsRead, StoreError> {
@@ -110,7 +118,7 @@ impl Store for MysqlStore {
     }
 
     async fn commit(&self, dataset: &DatasetAddress, commit: Commit) -> Result<CommitOutcome, StoreError> {
-        self.lanes.commit(EncodedCommit::new(dataset.clone(), commit)).await
+        self.commits.do_it(EncodedCommit::new(dataset.clone(), commit)).await
     }
 
     async fn datasets(

@@ -8,8 +8,8 @@ use sync_core::model::{DatasetName, Owner};
 
 use crate::store::directory::{Linked, Renamed, name_beside};
 use crate::store::mysql::failure::Failure;
+use crate::store::mysql::lists::in_powers_of_two;
 use crate::store::mysql::transaction::end;
-use crate::store::mysql::write::in_powers_of_two;
 use crate::store::mysql::{devices, rows, schema};
 
 /// The owner to whom this one was linked; itself, if it was not.

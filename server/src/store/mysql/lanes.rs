@@ -1,37 +1,50 @@
-//! Who writes commits: a few tasks, each of which commits all that waits for it in one transaction, as a disk makes
-//! many durable at once as fast as one.
+//! Who does what many ask for at once: a few tasks, each of which does all that waits for it together. A disk makes many
+//! commits durable as fast as one, and a statement about many rows costs little more than one about a single row.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::mem;
 
-use sqlx::Executor as _;
 use sqlx::mysql::MySqlPool;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::store::attempts::Attempts;
 use crate::store::mysql::failure::Failure;
-use crate::store::mysql::transaction::end;
-use crate::store::mysql::write::{EncodedCommit, write_together};
-use crate::store::{CommitOutcome, StoreError};
+use crate::store::{DatasetAddress, StoreError};
 
-/// Commits that share a transaction at most.
-const COMMITS_TOGETHER_MAX: usize = 256;
-/// Bytes that share a transaction, unless one commit has more.
-const BYTES_TOGETHER_MAX: usize = 8 << 20;
+/// What is done for one dataset, together with the same for others.
+pub(super) trait Job: Sized + Send + Sync + 'static {
+    /// What comes of it.
+    type Done: Send + 'static;
+    /// Jobs that are done together at most.
+    const TOGETHER_MAX: usize;
+    /// Their size together, unless one has more.
+    const SIZE_MAX: usize;
 
-type Answer = oneshot::Sender<Result<CommitOutcome, StoreError>>;
+    fn dataset(&self) -> &DatasetAddress;
 
-/// A commit that waits, and whom to tell.
-struct Waiting {
-    commit: EncodedCommit,
-    answer: Answer,
+    fn size(&self) -> usize;
+
+    /// Does jobs for different datasets in one transaction, and says for each what came of it. If it fails, nothing is
+    /// done.
+    fn do_together(
+        pool: &MySqlPool,
+        jobs: &[Self],
+    ) -> impl Future<Output = Result<Vec<Result<Self::Done, Failure>>, Failure>> + Send;
 }
 
-/// The tasks that write. They end when they are dropped, after what waits is written.
-pub(super) struct Lanes(Vec<mpsc::UnboundedSender<Waiting>>);
+type Answer<J> = oneshot::Sender<Result<<J as Job>::Done, StoreError>>;
 
-impl Lanes {
+/// A job that waits, and whom to tell.
+struct Waiting<J: Job> {
+    job: J,
+    answer: Answer<J>,
+}
+
+/// The tasks that work. They end when they are dropped, after what waits is done.
+pub(super) struct Lanes<J: Job>(Vec<mpsc::UnboundedSender<Waiting<J>>>);
+
+impl<J: Job> Lanes<J> {
     pub(super) fn start(pool: &MySqlPool, lanes: usize) -> Self {
         let lane = |_| {
             let (sender, waiting) = mpsc::unbounded_channel();
@@ -41,14 +54,14 @@ impl Lanes {
         Self((0..lanes).map(lane).collect())
     }
 
-    /// Commits together with others, in the lane of the dataset, so that no two transactions of this server wait for each
-    /// other's locks.
-    pub(super) async fn commit(&self, commit: EncodedCommit) -> Result<CommitOutcome, StoreError> {
+    /// Does a job together with others, in the lane of its dataset, so that no two transactions of this server wait for
+    /// each other's locks.
+    pub(super) async fn do_it(&self, job: J) -> Result<J::Done, StoreError> {
         let mut hasher = DefaultHasher::new();
-        commit.dataset.hash(&mut hasher);
+        job.dataset().hash(&mut hasher);
         let lane = &self.0[(hasher.finish() % self.0.len() as u64) as usize];
         let (answer, answered) = oneshot::channel();
-        lane.send(Waiting { commit, answer }).map_err(|_| stopped())?;
+        lane.send(Waiting { job, answer }).map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())?
     }
 }
@@ -57,39 +70,37 @@ fn stopped() -> StoreError {
     StoreError::Unavailable("the store has stopped".into())
 }
 
-async fn run(pool: MySqlPool, mut arriving: mpsc::UnboundedReceiver<Waiting>) {
+async fn run<J: Job>(pool: MySqlPool, mut arriving: mpsc::UnboundedReceiver<Waiting<J>>) {
     let mut waiting = VecDeque::new();
     loop {
         if waiting.is_empty() {
             let Some(first) = arriving.recv().await else { return };
             waiting.push_back(first);
         }
-        // Everything that has come in while the last transaction was made durable goes into this one.
+        // Everything that has come in while the last ones were done goes with this one.
         while let Ok(next) = arriving.try_recv() {
             waiting.push_back(next);
         }
-        let (commits, answers): (Vec<_>, Vec<_>) =
-            take(&mut waiting).into_iter().map(|Waiting { commit, answer }| (commit, answer)).unzip();
-        let results = commit_all(&pool, commits).await;
+        let (jobs, answers): (Vec<_>, Vec<_>) =
+            take(&mut waiting).into_iter().map(|Waiting { job, answer }| (job, answer)).unzip();
+        let results = do_all(&pool, jobs).await;
         for (answer, result) in answers.into_iter().zip(results) {
-            // Whoever gave up waiting finds out by the push memory.
+            // Whoever gave up waiting asks again; of a commit the push memory tells.
             drop(answer.send(result));
         }
     }
 }
 
-/// Takes commits to different datasets, the longest waiting first. A second one to the same dataset waits.
-fn take(waiting: &mut VecDeque<Waiting>) -> Vec<Waiting> {
+/// Takes jobs for different datasets, the longest waiting first. A second one for the same dataset waits.
+fn take<J: Job>(waiting: &mut VecDeque<Waiting<J>>) -> Vec<Waiting<J>> {
     let (mut taken, mut left) = (Vec::new(), VecDeque::new());
-    let (mut datasets, mut bytes) = (BTreeSet::new(), 0);
+    let (mut datasets, mut size) = (BTreeSet::new(), 0);
     for one in mem::take(waiting) {
-        let fits = taken.is_empty()
-            || (taken.len() < COMMITS_TOGETHER_MAX && bytes + one.commit.bytes() <= BYTES_TOGETHER_MAX);
-        if fits && datasets.insert(one.commit.dataset.clone()) {
-            bytes += one.commit.bytes();
+        let fits = taken.is_empty() || (taken.len() < J::TOGETHER_MAX && size + one.job.size() <= J::SIZE_MAX);
+        if datasets.insert(one.job.dataset().clone()) && fits {
+            size += one.job.size();
             taken.push(one);
         } else {
-            datasets.insert(one.commit.dataset.clone());
             left.push_back(one);
         }
     }
@@ -97,39 +108,29 @@ fn take(waiting: &mut VecDeque<Waiting>) -> Vec<Waiting> {
     taken
 }
 
-/// Commits all, and says for each what became of it. What fails for a reason of one is tried one by one.
-async fn commit_all(pool: &MySqlPool, commits: Vec<EncodedCommit>) -> Vec<Result<CommitOutcome, StoreError>> {
+/// Does all, and says for each what came of it. What fails for a reason of one is tried one by one.
+async fn do_all<J: Job>(pool: &MySqlPool, jobs: Vec<J>) -> Vec<Result<J::Done, StoreError>> {
     let mut attempts = Attempts::default();
     loop {
-        let failure = match transaction(pool, &commits).await {
-            Ok(outcomes) => return outcomes.into_iter().map(|outcome| outcome.map_err(StoreError::from)).collect(),
+        let failure = match J::do_together(pool, &jobs).await {
+            Ok(results) => return results.into_iter().map(|result| result.map_err(StoreError::from)).collect(),
             Err(failure) => failure,
         };
-        if failure.is_of_one() && commits.len() > 1 {
+        if failure.is_of_one() && jobs.len() > 1 {
             let mut results = Vec::new();
-            for commit in commits {
-                results.extend(Box::pin(commit_all(pool, vec![commit])).await);
+            for job in jobs {
+                results.extend(Box::pin(do_all(pool, vec![job])).await);
             }
             return results;
         }
         if let Err(failure) = attempts.after(failure).await {
-            return failed(failure.into(), commits.len());
+            return failed(failure.into(), jobs.len());
         }
     }
 }
 
-async fn transaction(
-    pool: &MySqlPool,
-    commits: &[EncodedCommit],
-) -> Result<Vec<Result<CommitOutcome, Failure>>, Failure> {
-    let mut connection = pool.acquire().await?;
-    connection.execute("START TRANSACTION").await?;
-    let outcomes = write_together(&mut connection, commits).await;
-    end(connection, outcomes).await
-}
-
-/// The same error for all that shared a transaction.
-fn failed(error: StoreError, commits: usize) -> Vec<Result<CommitOutcome, StoreError>> {
+/// The same error for all that were done together.
+fn failed<T>(error: StoreError, jobs: usize) -> Vec<Result<T, StoreError>> {
     let text = error.to_string();
     let again = |_| match &error {
         StoreError::ReadOnly => Err(StoreError::ReadOnly),
@@ -138,5 +139,5 @@ fn failed(error: StoreError, commits: usize) -> Vec<Result<CommitOutcome, StoreE
         StoreError::Unavailable(cause) => Err(StoreError::Unavailable(cause.to_string().into())),
         StoreError::Corrupt(_) => Err(StoreError::Corrupt(text.clone())),
     };
-    (0..commits).map(again).collect()
+    (0..jobs).map(again).collect()
 }

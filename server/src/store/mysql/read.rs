@@ -1,37 +1,24 @@
 //! What the store reads, each function at one moment.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use futures_util::TryStreamExt as _;
 use sqlx::mysql::{MySqlPool, MySqlRow};
 use sqlx::{MySql, MySqlConnection, QueryBuilder};
-use sync_core::merge::push::{Head, RememberedPush, View};
-use sync_core::model::{
-    ChangeId, DatasetName, DeviceId, Owner, Position, Record, RecordKey, SyncCount, Timestamp, limits,
-};
+use sync_core::merge::push::{Head, View};
+use sync_core::model::{DatasetName, Owner, Position, Record, RecordKey, SyncCount, Timestamp};
 
+use crate::store::mysql::directory;
 use crate::store::mysql::failure::Failure;
 use crate::store::mysql::rows::{self, FoundHead};
 use crate::store::mysql::transaction::{begin_reading, end_reading};
-use crate::store::mysql::{directory, write};
 use crate::store::sql;
-use crate::store::{DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Room, Touched};
+use crate::store::{DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Room};
 
 /// Records that are asked for at once at least.
 const ROWS_MIN: usize = 16;
 
-pub(super) async fn view(pool: &MySqlPool, dataset: &DatasetAddress, touched: &Touched) -> Result<View, Failure> {
-    if touched.pushes.is_empty() && touched.changes.is_empty() && touched.keys.len() <= 1 {
-        return view_one(&mut *pool.acquire().await?, dataset, touched.keys.first()).await;
-    }
-    let mut moment = begin_reading(pool).await?;
-    let view = view_at(&mut moment, dataset, touched).await;
-    end_reading(moment, view).await
-}
-
 /// The head and at most one record, in one statement, which is a moment of its own.
-async fn view_one(
-    connection: &mut MySqlConnection,
+pub(super) async fn view_of_one(
+    readers: &MySqlPool,
     dataset: &DatasetAddress,
     key: Option<&RecordKey>,
 ) -> Result<View, Failure> {
@@ -41,6 +28,7 @@ async fn view_one(
         rows::HEAD,
         rows::RECORD
     );
+    let mut connection = readers.acquire().await?;
     let row = sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(key.map(|key| key.as_str().as_bytes()))
         .bind(dataset.owner.as_str().as_bytes())
@@ -48,7 +36,7 @@ async fn view_one(
         .fetch_optional(&mut *connection)
         .await?;
     let Some(row) = row else {
-        directory::check(connection, &dataset.owner).await?;
+        directory::check(&mut connection, &dataset.owner).await?;
         return Ok(View::default());
     };
     let mut view = View { head: rows::head(&row)?.head, ..View::default() };
@@ -57,84 +45,6 @@ async fn view_one(
         view.records.insert(record.key.clone(), record);
     }
     Ok(view)
-}
-
-async fn view_at(moment: &mut MySqlConnection, dataset: &DatasetAddress, touched: &Touched) -> Result<View, Failure> {
-    let Some(FoundHead { id, head, next_change }) = head(moment, dataset).await? else {
-        directory::check(moment, &dataset.owner).await?;
-        return Ok(View::default());
-    };
-    let Touched { keys, pushes: wanted, changes } = touched;
-    let mut pushes = BTreeMap::new();
-    for (device, sequences) in wanted {
-        let remembered = remembered_pushes(moment, id, *device, sequences).await?;
-        if !remembered.is_empty() {
-            pushes.insert(*device, remembered);
-        }
-    }
-    let records = records(moment, id, keys).await?;
-    Ok(View { head, records, pushes, changes: known_changes(moment, id, next_change, changes).await? })
-}
-
-async fn records(
-    moment: &mut MySqlConnection,
-    dataset: i64,
-    keys: &BTreeSet<RecordKey>,
-) -> Result<BTreeMap<RecordKey, Record>, Failure> {
-    let mut found = BTreeMap::new();
-    let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_str().as_bytes()).collect();
-    for keys in write::in_powers_of_two(&keys) {
-        let mut query = select(rows::RECORD, " FROM syncline_record AS r WHERE r.dataset = ");
-        query.push_bind(dataset).push(" AND r.`key` IN ");
-        let mut rows = in_list(&mut query, keys).build().fetch(&mut *moment);
-        while let Some(row) = rows.try_next().await? {
-            let record = rows::record(&row, 0)?;
-            found.insert(record.key.clone(), record);
-        }
-    }
-    Ok(found)
-}
-
-/// The wanted pushes of a device and its newest one, oldest first. Of what is there only the latest count.
-async fn remembered_pushes(
-    moment: &mut MySqlConnection,
-    dataset: i64,
-    device: DeviceId,
-    wanted: &BTreeSet<u64>,
-) -> Result<Vec<RememberedPush>, Failure> {
-    let text = "SELECT sequence, hash, answer FROM syncline_push WHERE dataset = ? AND device = ?
-        ORDER BY sequence DESC LIMIT ?";
-    let rows = sqlx::query(text)
-        .bind(dataset)
-        .bind(device.as_bytes().as_slice())
-        .bind(limits::PUSHES_REMEMBERED_MAX as i64)
-        .fetch_all(moment)
-        .await?;
-    let mut remembered = rows.iter().map(rows::push).collect::<Result<Vec<_>, _>>()?;
-    remembered.reverse();
-    let newest = remembered.last().map(|push| push.sequence);
-    remembered.retain(|push| Some(push.sequence) == newest || wanted.contains(&push.sequence));
-    Ok(remembered)
-}
-
-/// Which of these changes are known. Of what is there only the latest count.
-async fn known_changes(
-    moment: &mut MySqlConnection,
-    dataset: i64,
-    next_change: i64,
-    changes: &BTreeSet<ChangeId>,
-) -> Result<BTreeMap<ChangeId, SyncCount>, Failure> {
-    let mut known = BTreeMap::new();
-    let first = next_change - limits::CHANGES_REMEMBERED_MAX as i64;
-    let changes: Vec<&[u8]> = changes.iter().map(|change| ChangeId::as_bytes(change).as_slice()).collect();
-    for changes in write::in_powers_of_two(&changes) {
-        let mut query = select("change_id, sync_count", " FROM syncline_change WHERE dataset = ");
-        query.push_bind(dataset).push(" AND number >= ").push_bind(first).push(" AND change_id IN ");
-        for row in in_list(&mut query, changes).build().fetch_all(&mut *moment).await? {
-            known.insert(ChangeId::from_bytes(rows::array(&row, 0)?), rows::count(&row, 1)?);
-        }
-    }
-    Ok(known)
 }
 
 pub(super) async fn records_after(
@@ -347,14 +257,4 @@ fn select(columns: &str, rest: &str) -> QueryBuilder<MySql> {
     let mut query = QueryBuilder::new("SELECT ");
     query.push(columns).push(rest);
     query
-}
-
-/// Adds `(?, ?, …)`.
-fn in_list<'a>(query: &'a mut QueryBuilder<MySql>, values: &[&[u8]]) -> &'a mut QueryBuilder<MySql> {
-    query.push("(");
-    let mut list = query.separated(", ");
-    for value in values {
-        list.push_bind(value.to_vec());
-    }
-    query.push(")")
 }

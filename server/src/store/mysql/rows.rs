@@ -24,6 +24,15 @@ pub(super) const HEAD_COLUMNS: usize = 9;
 pub(super) const RECORD: &str =
     "r.`key`, r.sync_count, r.removal, r.modified_by, r.modified_at, r.device_time, r.bytes";
 
+/// How many columns [`RECORD`] has.
+pub(super) const RECORD_COLUMNS: usize = 7;
+
+/// Columns of [`push`].
+pub(super) const PUSH: &str = "sequence, hash, answer";
+
+/// How many columns [`PUSH`] has.
+pub(super) const PUSH_COLUMNS: usize = 3;
+
 /// Columns of [`registration`].
 pub(super) const REGISTRATION: &str = "device, platform, token, name, registered_at";
 
@@ -71,7 +80,7 @@ pub(super) fn has_record(row: &MySqlRow, at: usize) -> Result<bool, Failure> {
     Ok(column::<Option<&[u8]>>(row, at)?.is_some())
 }
 
-/// A remembered push: sequence, hash, answer.
+/// A remembered push.
 pub(super) fn push(row: &MySqlRow) -> Result<RememberedPush, Failure> {
     Ok(RememberedPush { sequence: number(row, 0)?, hash: array(row, 1)?, answer: message(row, 2)? })
 }

@@ -2,18 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sqlx::{MySqlConnection, QueryBuilder};
+use sqlx::mysql::MySqlPool;
+use sqlx::{Executor as _, MySqlConnection, QueryBuilder};
 use sync_core::merge::push::{Commit, Head};
 use sync_core::model::{ChangeId, DeviceId, Owner, Position, Record, RecordState, SyncCount, Value, limits};
 
 use crate::store::mysql::failure::Failure;
+use crate::store::mysql::lanes::Job;
+use crate::store::mysql::lists::{any_of, filled_up, in_powers_of_two};
+use crate::store::mysql::transaction::end;
 use crate::store::mysql::{directory, rows, schema};
 use crate::store::sql::{self, EncodedPush};
 use crate::store::{CommitOutcome, DatasetAddress};
 
 /// A commit in the form of its rows.
 pub(super) struct EncodedCommit {
-    pub(super) dataset: DatasetAddress,
+    dataset: DatasetAddress,
     expected: Option<Position>,
     head: Head,
     lineage: Vec<u8>,
@@ -40,8 +44,6 @@ struct Found {
     next_change: i64,
 }
 
-/// Rows of one statement at most: a power of two, so that only few statements have to be prepared.
-const ROWS_MAX: usize = 256;
 /// Bytes of one statement, unless it has one row.
 const STATEMENT_BYTES_MAX: usize = 2 << 20;
 /// MariaDB reads JSON that is nested up to 32 deep, with one level to spare for whoever puts a value into a document.
@@ -65,10 +67,30 @@ impl EncodedCommit {
             purge,
         }
     }
+}
 
-    /// About how much room it takes in a transaction.
-    pub(super) fn bytes(&self) -> usize {
+impl Job for EncodedCommit {
+    type Done = CommitOutcome;
+    const TOGETHER_MAX: usize = 256;
+    const SIZE_MAX: usize = 8 << 20;
+
+    fn dataset(&self) -> &DatasetAddress {
+        &self.dataset
+    }
+
+    /// About how many bytes it has.
+    fn size(&self) -> usize {
         self.records.iter().map(EncodedRecord::bytes).sum::<usize>() + self.lineage.len()
+    }
+
+    async fn do_together(
+        writers: &MySqlPool,
+        commits: &[Self],
+    ) -> Result<Vec<Result<CommitOutcome, Failure>>, Failure> {
+        let mut connection = writers.acquire().await?;
+        connection.execute("START TRANSACTION").await?;
+        let outcomes = write_together(&mut connection, commits).await;
+        end(connection, outcomes).await
     }
 }
 
@@ -100,7 +122,7 @@ fn depth(value: &Value) -> usize {
 
 /// Writes commits to different datasets in the transaction that is open, and says for each what became of it. If it
 /// fails, nothing may be committed.
-pub(super) async fn write_together(
+async fn write_together(
     connection: &mut MySqlConnection,
     commits: &[EncodedCommit],
 ) -> Result<Vec<Result<CommitOutcome, Failure>>, Failure> {
@@ -175,15 +197,15 @@ fn addresses(commits: &[EncodedCommit], is_meant: impl Fn(&EncodedCommit) -> boo
 
 async fn lock(connection: &mut MySqlConnection, datasets: &[DatasetAddress]) -> Result<FoundByAddress, Failure> {
     let mut found = BTreeMap::new();
-    for datasets in in_powers_of_two(datasets) {
+    for datasets in filled_up(datasets) {
         let mut query = QueryBuilder::new(
             "SELECT owner, name, id, epoch, sync_count, tag, floor, next_change
             FROM syncline_dataset FORCE INDEX (syncline_dataset_by_name) WHERE ",
         );
-        for (at, DatasetAddress { owner, name }) in datasets.iter().enumerate() {
-            query.push(if at == 0 { "(owner = " } else { " OR (owner = " }).push_bind(owner.as_str().as_bytes());
-            query.push(" AND name = ").push_bind(name.as_str().as_bytes()).push(")");
-        }
+        any_of(&mut query, &datasets, |query, DatasetAddress { owner, name }| {
+            query.push("owner = ").push_bind(owner.as_str().as_bytes());
+            query.push(" AND name = ").push_bind(name.as_str().as_bytes());
+        });
         query.push(" FOR UPDATE");
         for row in query.build().fetch_all(&mut *connection).await? {
             let one = Found {
@@ -351,30 +373,4 @@ async fn write_changes(connection: &mut MySqlConnection, commits: &[(&EncodedCom
         }
     }
     Ok(())
-}
-
-/// Cuts values into parts of 1, 2, 4, … each, so that only few statements have to be prepared.
-pub(super) fn in_powers_of_two<T>(values: &[T]) -> impl Iterator<Item = &[T]> {
-    let mut rest = values;
-    std::iter::from_fn(move || {
-        let length = rest.len().min(ROWS_MAX);
-        let (part, behind) = rest.split_at_checked(length.checked_ilog2().map(|power| 1 << power)?)?;
-        rest = behind;
-        Some(part)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_are_cut_into_powers_of_two_in_order() {
-        for (length, expected) in [(0, &[][..]), (1, &[1]), (7, &[4, 2, 1]), (600, &[256, 256, 64, 16, 8])] {
-            let values: Vec<_> = (0..length).collect();
-            let parts: Vec<_> = in_powers_of_two(&values).collect();
-            assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), expected);
-            assert_eq!(parts.concat(), values);
-        }
-    }
 }

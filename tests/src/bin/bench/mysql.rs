@@ -14,7 +14,7 @@ use crate::pushes::{DEVICES_MAX, DURATION, Load, ROUNDS, SHARE, SIZES, patches, 
 use crate::report::{Aim, Report, median};
 
 /// Connections that write at once, as the server has.
-const CONNECTIONS: usize = 4;
+const CONNECTIONS: usize = 2;
 
 pub(crate) fn measure(report: &mut Report) {
     let runtime = Runtime::new().expect("threads start");

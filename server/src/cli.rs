@@ -19,12 +19,12 @@ use sync_core::device::{Address, DeviceDb, DeviceError, Login};
 use sync_core::merge::write::WriteError;
 use sync_core::model::{DatasetName, InvalidName, Owner, RecordKey};
 
+use crate::causes::with_causes;
 use crate::cli::args::Command;
 use crate::cli::exit::{CliError, FileProblem};
 use crate::cli::output::Output;
 use crate::cli::token::TokenSource;
 use crate::clock::{Clock as _, Draw, SystemClock, SystemRandom};
-use crate::error::with_causes;
 
 pub use args::DeviceArgs;
 pub use exit::Exit;

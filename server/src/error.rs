@@ -79,17 +79,6 @@ pub enum ServiceError {
     Internal(#[source] Arc<dyn Error + Send + Sync>),
 }
 
-/// An error and what it came from, in one sentence: often only the last cause says what happened.
-pub fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
 impl ServiceError {
     /// The stable code on the wire.
     pub fn code(&self) -> &str {

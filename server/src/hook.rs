@@ -13,9 +13,10 @@ use sha2::Sha256;
 use sync_core::merge::push::Review;
 use sync_core::model::{Compare, Group, Owner, PatchOp, RecordKey, RecordPatch, Value};
 
+use crate::causes::with_causes;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{HookConfig, HookFailure, Secret};
-use crate::error::{ServiceError, with_causes};
+use crate::error::ServiceError;
 use crate::hex::hex;
 use crate::service::hook::{PushHook, PushedGroups};
 use crate::trace::{self, TRACEPARENT, TRACESTATE};

@@ -4,6 +4,7 @@
 
 pub mod auth;
 pub mod backup;
+pub mod causes;
 pub mod checks;
 pub mod cli;
 pub mod clock;

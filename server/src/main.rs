@@ -18,6 +18,7 @@ use syncline_server::auth::dev_issuer::DevIssuer;
 use syncline_server::auth::jwt::Verifier;
 use syncline_server::auth::setup;
 use syncline_server::backup::{self, BackupArgs, BackupError, RestoreArgs};
+use syncline_server::causes::with_causes;
 use syncline_server::checks::Checks;
 use syncline_server::cli::{self, DeviceArgs};
 use syncline_server::clock::{Clock as _, SystemClock, SystemRandom, SystemSleep};
@@ -25,7 +26,6 @@ use syncline_server::config::{AuthConfig, Config, Duration, FanoutConfig, HookCo
 use syncline_server::copy::{Copied, copy};
 use syncline_server::data_folder::DataFolder;
 use syncline_server::deps::{Deps, Stopping};
-use syncline_server::error::with_causes;
 use syncline_server::fanout;
 use syncline_server::hook::HttpHook;
 use syncline_server::http::Entrance;

@@ -18,13 +18,13 @@ use sync_core::device::{DatasetStatus, Login};
 use sync_core::model::{DatasetName, Divergence};
 use sync_core::protocol::{ErrorBody, Format, SyncRequest, SyncResponse, code, decode, encode};
 
+use crate::causes::with_causes;
 use crate::cli::exit::{CliError, Exit};
 use crate::cli::output::{Output, count};
 use crate::cli::token::TokenSource;
 use crate::cli::{Device, context, now};
 use crate::clock::{Draw, SystemRandom};
 use crate::config;
-use crate::error::with_causes;
 
 /// How to reach the server.
 pub(super) struct Way {

@@ -10,7 +10,7 @@ use sync_core::model::Owner;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use crate::error::with_causes;
+use crate::causes::with_causes;
 use crate::service::Service;
 
 /// Looks after owners: all who are listened to, again and again or once, and single ones.

@@ -13,9 +13,9 @@ use sync_core::model::Random as _;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+use crate::causes::with_causes;
 use crate::clock::{Draw, SystemRandom};
 use crate::config::FanoutUrl;
-use crate::error::with_causes;
 use crate::fanout::peers::{BEAT_EVERY, Heard, Peers};
 use crate::fanout::poll::Polling;
 use crate::fanout::stopped;

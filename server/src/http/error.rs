@@ -8,7 +8,8 @@ use sync_core::model::InvalidName;
 use sync_core::protocol::{ErrorBody, InvalidMessage, code};
 
 use crate::auth::jwt::TokenError;
-use crate::error::{ServiceError, with_causes};
+use crate::causes::with_causes;
+use crate::error::ServiceError;
 
 /// Why a request is not answered as it wishes.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
 
-use crate::error::with_causes;
+use crate::causes::with_causes;
 use crate::http::{App, NO_STORE};
 use crate::metrics;
 

@@ -11,7 +11,8 @@ use sync_core::protocol::{
 };
 
 use crate::auth::policy::{Action, Caller};
-use crate::error::{ServiceError, with_causes};
+use crate::causes::with_causes;
+use crate::error::ServiceError;
 use crate::service::Service;
 use crate::service::line::Standing;
 use crate::service::pull::Pulled;

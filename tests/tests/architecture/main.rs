@@ -47,6 +47,7 @@ const CORE_RULES: &[Rule] = &[
 const SERVER_RULES: &[Rule] = &[
     rule("config", &[], &["model"], IO),
     rule("clock", &[], &["model"], IO),
+    rule("causes", &[], &[], &[]),
     rule("error", &[], &["model", "protocol"], &["axum"]),
     rule("telemetry", &["config"], &[], IO),
     rule("metrics", &[], &[], &[]),
@@ -63,26 +64,36 @@ const SERVER_RULES: &[Rule] = &[
     rule("data_folder", &[], &[], IO),
     rule(
         "auth",
-        &["config", "clock", "data_folder", "error", "fingerprint", "hex"],
+        &["config", "causes", "clock", "data_folder", "error", "fingerprint", "hex"],
         &["model"],
         &["axum", "jsonwebtoken", "reqwest", "std::fs"],
     ),
     // The conformance suite is a test, which plans what it has the store carry out.
     rule("store::conformance", &["store", "store_conformance", "copy"], ANY, &["std::fs"]),
-    rule("store", &["clock", "error", "metrics"], PLANS, &["rusqlite", "sqlx", "aws", "std::fs", "std::thread"]),
+    rule(
+        "store",
+        &["causes", "clock", "error", "metrics"],
+        PLANS,
+        &["rusqlite", "sqlx", "aws", "std::fs", "std::thread"],
+    ),
     rule(
         "service",
-        &["store", "auth::policy", "clock", "error", "fingerprint", "metrics"],
+        &["store", "auth::policy", "causes", "clock", "error", "fingerprint", "metrics"],
         &["model", "policy", "delta", "conflict", "merge", "protocol"],
         &[],
     ),
     rule(
         "hook",
-        &["service::hook", "config", "clock", "error", "hex", "trace"],
+        &["service::hook", "config", "causes", "clock", "error", "hex", "trace"],
         &["model", "merge::push::Review"],
         &["reqwest"],
     ),
-    rule("fanout", &["service", "store::DatasetAddress", "clock", "config", "hex", "metrics"], &["model"], &["redis"]),
+    rule(
+        "fanout",
+        &["service", "store::DatasetAddress", "causes", "clock", "config", "hex", "metrics"],
+        &["model"],
+        &["redis"],
+    ),
     rule("deps", &["auth", "clock", "config", "error", "service", "store"], &["model"], &[]),
     rule(
         "http",
@@ -92,6 +103,7 @@ const SERVER_RULES: &[Rule] = &[
             "store::devices",
             "store::directory",
             "auth",
+            "causes",
             "clock",
             "config",
             "deps",
@@ -103,7 +115,12 @@ const SERVER_RULES: &[Rule] = &[
         &["model", "protocol"],
         &["axum", "hyper", "tower", "std::io", "std::net"],
     ),
-    rule("cli", &["config", "clock", "telemetry"], ANY, &["clap", "indicatif", "reqwest", "std::fs", "std::env"]),
+    rule(
+        "cli",
+        &["config", "causes", "clock", "telemetry"],
+        ANY,
+        &["clap", "indicatif", "reqwest", "std::fs", "std::env"],
+    ),
 ];
 
 /// What a store carries out: values, and no planner.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use sync_core::merge::push::{Commit, Head};
 use sync_core::model::{
     CommitTag, DatasetName, EpochId, EpochReason, Owner, Record, RecordKey, RecordState, SyncCount, Timestamp, Value,
@@ -183,13 +184,44 @@ async fn sql_reads_what_devices_wrote_and_each_value_comes_back_as_it_was() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_record_is_told_to_who_asks_for_it_and_not_to_those_who_ask_at_the_same_time() {
+    let url = database().await;
+    let store = open(&url).await;
+    let datasets: Vec<DatasetAddress> = (0..50).map(|number| of_ada(&format!("d{number}"))).collect();
+    for dataset in &datasets {
+        write_to(&*store, dataset, &[("a", Value::Int(1)), ("b", Value::Int(2))]).await;
+    }
+    let damage = "UPDATE syncline_record SET bytes = X'C1'
+        WHERE `key` = 'b' AND dataset = (SELECT id FROM syncline_dataset WHERE name = 'd7')";
+    sql(&url, damage);
+    let touched = Touched { keys: ["a", "b"].map(|key| RecordKey::parse(key).unwrap()).into(), ..Touched::default() };
+    let views = join_all(datasets.iter().map(|dataset| store.view(dataset, &touched))).await;
+    for (view, dataset) in views.into_iter().zip(&datasets) {
+        match view {
+            Ok(view) => assert!(view.records.len() == 2 && dataset.name.as_str() != "d7", "{}", dataset.name),
+            Err(error) => {
+                assert!(matches!(error, StoreError::Corrupt(_)) && dataset.name.as_str() == "d7", "{error}");
+            }
+        }
+    }
+}
+
 fn notes() -> DatasetAddress {
-    DatasetAddress { owner: Owner::parse("local:ada").unwrap(), name: DatasetName::parse("notes").unwrap() }
+    of_ada("notes")
+}
+
+fn of_ada(name: &str) -> DatasetAddress {
+    DatasetAddress { owner: Owner::parse("local:ada").unwrap(), name: DatasetName::parse(name).unwrap() }
 }
 
 /// Writes values to Ada's notes.
 async fn write(store: &dyn Store, values: &[(&str, Value)]) {
-    let head: Head = store.view(&notes(), &Touched::default()).await.unwrap().head;
+    write_to(store, &notes(), values).await;
+}
+
+async fn write_to(store: &dyn Store, dataset: &DatasetAddress, values: &[(&str, Value)]) {
+    let head: Head = store.view(dataset, &Touched::default()).await.unwrap().head;
     let mut commit = Commit::on(&head);
     let lineage = &mut commit.head.lineage;
     if lineage.entries.is_empty() {
@@ -209,5 +241,5 @@ async fn write(store: &dyn Store, values: &[(&str, Value)]) {
             device_time: Timestamp(0),
         })
         .collect();
-    assert_eq!(store.commit(&notes(), commit).await.unwrap(), CommitOutcome::Written);
+    assert_eq!(store.commit(dataset, commit).await.unwrap(), CommitOutcome::Written);
 }

@@ -87,7 +87,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::error::with_causes;
+    use crate::causes::with_causes;
 
     /// What becomes of an answer; `HOST` in it is the server's own address.
     async fn fetch(path: &str, answer: &'static str, body: &[u8]) -> Result<usize, String> {

@@ -8,8 +8,8 @@ use sync_core::model::Timestamp;
 
 use super::fetch::{Fetch, FetchError};
 use super::{JwksError, JwksSource, Keys, VerifyingKey};
+use crate::causes::with_causes;
 use crate::config::HttpUrl;
-use crate::error::with_causes;
 
 /// Where an issuer publishes its keys.
 #[derive(Clone, Debug)]

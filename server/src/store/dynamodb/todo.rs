@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use sync_core::model::{DeviceId, SyncCount, limits};
 
+use crate::causes::with_causes;
 use crate::clock::{Clock as _, SystemClock};
-use crate::error::with_causes;
 use crate::store::StoreError;
 use crate::store::dynamodb::failure::Failure;
 use crate::store::dynamodb::head::{Kept, Pending};

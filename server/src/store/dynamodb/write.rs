@@ -4,8 +4,8 @@
 use sync_core::merge::push::{Commit, Head};
 use sync_core::model::limits;
 
+use crate::causes::with_causes;
 use crate::clock::{Clock as _, SystemClock};
-use crate::error::with_causes;
 use crate::store::dynamodb::failure::Failure;
 use crate::store::dynamodb::head::{EncodedHead, Kept, Pending};
 use crate::store::dynamodb::items::{BODY_BYTES_MAX, CommitId};

@@ -7,3 +7,4 @@ pub mod jwt;
 pub mod policy;
 pub mod rules;
 pub mod setup;
+pub mod token_error;

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 use sync_core::model::Timestamp;
 
 use crate::auth::identity::IdentityPool;
-use crate::auth::jwt::TokenError;
 use crate::auth::policy::Caller;
+use crate::auth::token_error::TokenError;
 use crate::config::ServiceClaim;
 
 /// Whose tokens are taken, and which.

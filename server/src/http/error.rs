@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use sync_core::model::InvalidName;
 use sync_core::protocol::{ErrorBody, InvalidMessage, code};
 
-use crate::auth::jwt::TokenError;
+use crate::auth::token_error::TokenError;
 use crate::causes::with_causes;
 use crate::error::ServiceError;
 

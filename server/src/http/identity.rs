@@ -11,9 +11,9 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::auth::jwt::TokenError;
 use crate::auth::policy::Caller;
 use crate::auth::rules::SignedIn;
+use crate::auth::token_error::TokenError;
 use crate::error::ServiceError;
 use crate::http::error::HttpError;
 use crate::http::openapi::{BodyFailures, ErrorBody, Failures};

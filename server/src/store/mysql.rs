@@ -9,6 +9,7 @@ mod directory;
 mod failure;
 mod lanes;
 mod lists;
+mod owners;
 mod read;
 mod rows;
 mod schema;
@@ -167,7 +168,7 @@ impl Store for MysqlStore {
 #[async_trait]
 impl Directory for MysqlStore {
     async fn resolve(&self, owner: &Owner) -> Result<Owner, StoreError> {
-        retried!(directory::resolve(&self.readers, owner))
+        retried!(owners::resolve(&self.readers, owner))
     }
 
     async fn link(&self, source: &Owner, target: &Owner) -> Result<Linked, StoreError> {

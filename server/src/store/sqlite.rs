@@ -3,6 +3,7 @@
 
 mod devices;
 mod directory;
+mod owners;
 mod read;
 mod rows;
 mod schema;
@@ -171,7 +172,7 @@ impl Store for SqliteStore {
 impl Directory for SqliteStore {
     async fn resolve(&self, owner: &Owner) -> Result<Owner, StoreError> {
         let owner = owner.clone();
-        self.readers.read(move |connection| directory::resolve(connection, &owner)).await
+        self.readers.read(move |connection| owners::resolve(connection, &owner)).await
     }
 
     async fn link(&self, source: &Owner, target: &Owner) -> Result<Linked, StoreError> {

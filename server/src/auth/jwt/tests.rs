@@ -10,7 +10,9 @@ use std::sync::LazyLock;
 
 use super::*;
 use crate::auth::jwks::{Keys as UsableKeys, StaticJwks, VerifyingKey};
+use crate::auth::token_error::RETRY_AFTER_MS;
 use crate::clock::SystemRandom;
+use crate::error::ServiceError;
 
 const NOW: Timestamp = Timestamp(1_000_000_000);
 

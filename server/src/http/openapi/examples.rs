@@ -9,7 +9,7 @@ use utoipa::openapi::path::Paths;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{RefOr, Response};
 
-use crate::auth::jwt::TokenError;
+use crate::auth::token_error::TokenError;
 use crate::error::ServiceError;
 use crate::http::error::HttpError;
 use crate::http::openapi::operations;

@@ -9,14 +9,14 @@ use sync_core::model::{DeviceId, Owner};
 use crate::store::devices::{Registration, first_of_each, sort_latest_first};
 use crate::store::mysql::failure::Failure;
 use crate::store::mysql::transaction::end;
-use crate::store::mysql::{directory, rows, schema};
+use crate::store::mysql::{owners, rows, schema};
 
 /// The devices of an owner, the latest registration first.
 pub(super) async fn read(pool: &MySqlPool, owner: &Owner) -> Result<Vec<Registration>, Failure> {
     let mut connection = pool.acquire().await?;
     let all = all(&mut connection, owner).await?;
     if all.is_empty() {
-        directory::check(&mut connection, owner).await?;
+        owners::check(&mut connection, owner).await?;
     }
     Ok(all)
 }
@@ -55,7 +55,7 @@ async fn unregister_in(connection: &mut MySqlConnection, owner: &Owner, device: 
 /// One after the other for an owner, and none for one that was linked away.
 async fn lock(connection: &mut MySqlConnection, owner: &Owner) -> Result<(), Failure> {
     schema::check_writable(connection).await?;
-    let moved = directory::lock(connection, &BTreeSet::from([owner.clone()])).await?;
+    let moved = owners::lock(connection, &BTreeSet::from([owner.clone()])).await?;
     if moved.is_empty() { Ok(()) } else { Err(Failure::Moved) }
 }
 

@@ -1,62 +1,15 @@
-//! Owners that were linked to others.
+//! Linking owners to others.
 
 use std::collections::BTreeSet;
 
 use sqlx::mysql::MySqlPool;
-use sqlx::{Executor as _, MySqlConnection, QueryBuilder};
+use sqlx::{Executor as _, MySqlConnection};
 use sync_core::model::{DatasetName, Owner};
 
 use crate::store::directory::{Linked, Renamed, name_beside};
 use crate::store::mysql::failure::Failure;
-use crate::store::mysql::lists::in_powers_of_two;
 use crate::store::mysql::transaction::end;
-use crate::store::mysql::{devices, rows, schema};
-
-/// The owner to whom this one was linked; itself, if it was not.
-pub(super) async fn resolve(pool: &MySqlPool, owner: &Owner) -> Result<Owner, Failure> {
-    let target = linked_to(&mut *pool.acquire().await?, owner).await?;
-    Ok(target.unwrap_or_else(|| owner.clone()))
-}
-
-/// Fails if the owner was linked away. It is asked when nothing of the owner's was found, and not before: then no link
-/// can come in between.
-pub(super) async fn check(connection: &mut MySqlConnection, owner: &Owner) -> Result<(), Failure> {
-    if linked_to(connection, owner).await?.is_some() { Err(Failure::Moved) } else { Ok(()) }
-}
-
-async fn linked_to(connection: &mut MySqlConnection, owner: &Owner) -> Result<Option<Owner>, Failure> {
-    let query = sqlx::query("SELECT linked_to FROM syncline_owner WHERE owner = ?").bind(owner.as_str().as_bytes());
-    let row = query.fetch_optional(connection).await?;
-    row.map_or(Ok(None), |row| rows::owner_if_any(&row, 0))
-}
-
-/// Locks owners until the transaction ends, and says which of them were linked away.
-pub(super) async fn lock(
-    connection: &mut MySqlConnection,
-    owners: &BTreeSet<Owner>,
-) -> Result<BTreeSet<Owner>, Failure> {
-    let owners: Vec<&Owner> = owners.iter().collect();
-    let mut moved = BTreeSet::new();
-    for owners in in_powers_of_two(&owners) {
-        let mut query = QueryBuilder::new("INSERT INTO syncline_owner (owner) ");
-        query.push_values(owners, |mut row, owner| {
-            row.push_bind(owner.as_str().as_bytes());
-        });
-        query.push(" ON DUPLICATE KEY UPDATE owner = VALUES(owner)");
-        query.build().execute(&mut *connection).await?;
-        let mut query =
-            QueryBuilder::new("SELECT owner FROM syncline_owner WHERE linked_to IS NOT NULL AND owner IN (");
-        let mut list = query.separated(", ");
-        for owner in owners {
-            list.push_bind(owner.as_str().as_bytes());
-        }
-        query.push(") FOR UPDATE");
-        for row in query.build().fetch_all(&mut *connection).await? {
-            moved.insert(rows::owner(&row, 0)?);
-        }
-    }
-    Ok(moved)
-}
+use crate::store::mysql::{devices, owners, rows, schema};
 
 /// Links in a transaction of its own.
 pub(super) async fn link(pool: &MySqlPool, source: &Owner, target: &Owner) -> Result<Linked, Failure> {
@@ -71,11 +24,11 @@ async fn link_in(connection: &mut MySqlConnection, source: &Owner, target: &Owne
     let (source, target) = loop {
         let mut ends = Vec::new();
         for owner in [source, target] {
-            ends.push(linked_to(connection, owner).await?.unwrap_or_else(|| owner.clone()));
+            ends.push(owners::linked_to(connection, owner).await?.unwrap_or_else(|| owner.clone()));
         }
         let ends: [Owner; 2] = ends.try_into().expect("there are two");
         // Once both are locked and not linked away, nobody can link them.
-        if lock(connection, &BTreeSet::from(ends.clone())).await?.is_empty() {
+        if owners::lock(connection, &BTreeSet::from(ends.clone())).await?.is_empty() {
             break ends.into();
         }
     };

@@ -6,8 +6,8 @@ use sqlx::{MySql, MySqlConnection, QueryBuilder};
 use sync_core::merge::push::{Head, View};
 use sync_core::model::{DatasetName, Owner, Position, Record, RecordKey, SyncCount, Timestamp};
 
-use crate::store::mysql::directory;
 use crate::store::mysql::failure::Failure;
+use crate::store::mysql::owners;
 use crate::store::mysql::rows::{self, FoundHead};
 use crate::store::mysql::transaction::{begin_reading, end_reading};
 use crate::store::sql;
@@ -36,7 +36,7 @@ pub(super) async fn view_of_one(
         .fetch_optional(&mut *connection)
         .await?;
     let Some(row) = row else {
-        directory::check(&mut connection, &dataset.owner).await?;
+        owners::check(&mut connection, &dataset.owner).await?;
         return Ok(View::default());
     };
     let mut view = View { head: rows::head(&row)?.head, ..View::default() };
@@ -63,7 +63,7 @@ async fn records_after_at(
     range: &RecordsAfter,
 ) -> Result<RecordsRead, Failure> {
     let Some(FoundHead { id, head, .. }) = head(moment, dataset).await? else {
-        directory::check(moment, &dataset.owner).await?;
+        owners::check(moment, &dataset.owner).await?;
         return Ok(RecordsRead::default());
     };
     let since = (sql::signed(range.since.0.saturating_add(1)), Vec::new());
@@ -105,7 +105,7 @@ async fn records_from_at(
     range: &RecordsFrom,
 ) -> Result<RecordsRead, Failure> {
     let Some(FoundHead { id, head, .. }) = head(moment, dataset).await? else {
-        directory::check(moment, &dataset.owner).await?;
+        owners::check(moment, &dataset.owner).await?;
         return Ok(RecordsRead::default());
     };
     let mut after = range.after.as_ref().map_or(Vec::new(), |key| key.as_str().as_bytes().to_vec());
@@ -184,7 +184,7 @@ pub(super) async fn datasets(
         .bind(sql::signed(names_max as u64));
     let names = query.fetch_all(&mut *connection).await?;
     if names.is_empty() {
-        directory::check(&mut connection, owner).await?;
+        owners::check(&mut connection, owner).await?;
     }
     names.iter().map(|row| rows::name(row, 0)).collect()
 }
@@ -204,7 +204,7 @@ pub(super) async fn positions(
         .bind(sql::signed(positions_max as u64));
     let found = query.fetch_all(&mut *connection).await?;
     if found.is_empty() {
-        directory::check(&mut connection, owner).await?;
+        owners::check(&mut connection, owner).await?;
     }
     let named = |row: &MySqlRow| -> Result<_, Failure> {
         Ok(rows::position(row, 1)?.map(|position| rows::name(row, 0).map(|name| (name, position))))

@@ -8,7 +8,7 @@ use sync_core::model::{ChangeId, DatasetName, DeviceId, Owner, limits};
 use crate::store::attempts::Attempts;
 use crate::store::mysql::failure::Failure;
 use crate::store::mysql::transaction::end;
-use crate::store::mysql::{MysqlStore, devices, directory, retried, rows, schema};
+use crate::store::mysql::{MysqlStore, devices, owners, retried, rows, schema};
 use crate::store::sql;
 use crate::store::transfer::{DatasetMemory, KnownOwner, Transfer};
 use crate::store::{DatasetAddress, StoreError};
@@ -41,7 +41,7 @@ async fn memory(pool: &MySqlPool, dataset: &DatasetAddress) -> Result<DatasetMem
     let text = "SELECT id, next_change, former_name FROM syncline_dataset WHERE owner = ? AND name = ?";
     let query = sqlx::query(text).bind(dataset.owner.as_str().as_bytes()).bind(dataset.name.as_str().as_bytes());
     let Some(row) = query.fetch_optional(&mut *connection).await? else {
-        directory::check(&mut connection, &dataset.owner).await?;
+        owners::check(&mut connection, &dataset.owner).await?;
         return Ok(DatasetMemory::default());
     };
     let (id, next_change): (i64, i64) = (rows::column(&row, 0)?, rows::column(&row, 1)?);

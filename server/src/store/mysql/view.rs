@@ -7,10 +7,10 @@ use sqlx::{MySqlConnection, QueryBuilder};
 use sync_core::merge::push::{RememberedPush, View};
 use sync_core::model::{ChangeId, DeviceId, Record, RecordKey, SyncCount, limits};
 
-use crate::store::mysql::directory;
 use crate::store::mysql::failure::Failure;
 use crate::store::mysql::lanes::Job;
 use crate::store::mysql::lists::{any_of, filled_up};
+use crate::store::mysql::owners;
 use crate::store::mysql::rows::{self, FoundHead};
 use crate::store::mysql::transaction::{begin_reading, end_reading};
 use crate::store::{DatasetAddress, Touched};
@@ -68,7 +68,7 @@ async fn read_together(
                 pushes: pushes.remove(id).unwrap_or_default(),
                 changes: changes.remove(id).unwrap_or_default(),
             }),
-            None => match directory::check(moment, &dataset.owner).await {
+            None => match owners::check(moment, &dataset.owner).await {
                 Ok(()) => Ok(View::default()),
                 Err(Failure::Moved) => Err(Failure::Moved),
                 Err(failure) => return Err(failure),

@@ -11,7 +11,7 @@ use crate::store::mysql::failure::Failure;
 use crate::store::mysql::lanes::Job;
 use crate::store::mysql::lists::{any_of, filled_up, in_powers_of_two};
 use crate::store::mysql::transaction::end;
-use crate::store::mysql::{directory, rows, schema};
+use crate::store::mysql::{owners, rows, schema};
 use crate::store::sql::{self, EncodedPush};
 use crate::store::{CommitOutcome, DatasetAddress};
 
@@ -177,7 +177,7 @@ async fn find_or_make(
         return Ok((found, BTreeSet::new()));
     }
     let owners: BTreeSet<Owner> = missing.iter().map(|address| address.owner.clone()).collect();
-    let moved = directory::lock(connection, &owners).await?;
+    let moved = owners::lock(connection, &owners).await?;
     // Somebody may have made some before the owners were locked.
     found.extend(lock(connection, &missing).await?);
     let is_new = |commit: &EncodedCommit| {

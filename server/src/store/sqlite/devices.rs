@@ -5,7 +5,7 @@ use sync_core::model::{DeviceId, Owner};
 
 use crate::store::devices::{Registration, first_of_each, sort_latest_first};
 use crate::store::sqlite::schema::Failure;
-use crate::store::sqlite::{directory, rows};
+use crate::store::sqlite::{owners, rows};
 
 /// The devices of an owner, the latest registration first.
 pub(super) fn all(connection: &Connection, owner: &Owner) -> Result<Vec<Registration>, Failure> {
@@ -13,7 +13,7 @@ pub(super) fn all(connection: &Connection, owner: &Owner) -> Result<Vec<Registra
     let mut select = connection.prepare_cached(&sql)?;
     let all: Vec<_> = select.query_map([owner.as_str()], rows::registration)?.collect::<Result<_, _>>()?;
     if all.is_empty() {
-        directory::check(connection, owner)?;
+        owners::check(connection, owner)?;
     }
     Ok(all)
 }
@@ -31,7 +31,7 @@ pub(super) fn unregister(connection: &Connection, owner: &Owner, device: DeviceI
     let mut delete = connection.prepare_cached("DELETE FROM device WHERE owner = ?1 AND device = ?2")?;
     let was_there = delete.execute(params![owner.as_str(), device.as_bytes()])? > 0;
     if !was_there {
-        directory::check(connection, owner)?;
+        owners::check(connection, owner)?;
     }
     Ok(was_there)
 }

@@ -1,31 +1,17 @@
-//! Owners that were linked to others.
+//! Linking owners to others.
 
 use std::collections::BTreeSet;
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, params};
 use sync_core::model::{DatasetName, Owner};
 
 use crate::store::directory::{Linked, Renamed, name_beside};
 use crate::store::sqlite::schema::Failure;
-use crate::store::sqlite::{devices, rows};
-
-/// The owner to whom this one was linked; itself, if it was not.
-pub(super) fn resolve(connection: &Connection, owner: &Owner) -> Result<Owner, Failure> {
-    let mut select = connection.prepare_cached("SELECT target FROM identity_link WHERE source = ?1")?;
-    let target = select.query_row([owner.as_str()], |row| rows::owner(row, 0)).optional()?;
-    Ok(target.unwrap_or_else(|| owner.clone()))
-}
-
-/// Fails if the owner was linked away. It is asked when nothing of the owner's was found, and not before: then no link
-/// can come in between.
-pub(super) fn check(connection: &Connection, owner: &Owner) -> Result<(), Failure> {
-    let mut select = connection.prepare_cached("SELECT 1 FROM identity_link WHERE source = ?1")?;
-    if select.exists([owner.as_str()])? { Err(Failure::Moved) } else { Ok(()) }
-}
+use crate::store::sqlite::{devices, owners, rows};
 
 /// Links inside the transaction that is open.
 pub(super) fn link(connection: &Connection, source: &Owner, target: &Owner) -> Result<Linked, Failure> {
-    let (source, target) = (resolve(connection, source)?, resolve(connection, target)?);
+    let (source, target) = (owners::resolve(connection, source)?, owners::resolve(connection, target)?);
     let moves = source != target;
     if moves {
         move_datasets(connection, &source, &target)?;

@@ -10,7 +10,7 @@ use sync_core::model::{ChangeId, DatasetName, DeviceId, Owner, Position, Record,
 
 use crate::store::sql;
 use crate::store::sqlite::schema::Failure;
-use crate::store::sqlite::{directory, rows};
+use crate::store::sqlite::{owners, rows};
 use crate::store::{DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Touched};
 
 /// Statements within it read at one moment.
@@ -48,7 +48,7 @@ pub(super) fn view(connection: &Connection, dataset: &DatasetAddress, touched: T
     }
     let moment = Moment::begin(connection)?;
     let Some((id, head)) = head(&moment, dataset)? else {
-        directory::check(&moment, &dataset.owner)?;
+        owners::check(&moment, &dataset.owner)?;
         return Ok(View::default());
     };
     let Touched { keys, pushes: wanted, changes: ids } = touched;
@@ -96,7 +96,7 @@ fn view_one(connection: &Connection, dataset: &DatasetAddress, key: &RecordKey) 
     match connection.prepare_cached(&sql)?.query_row(values, view).optional()? {
         Some(view) => Ok(view),
         None => {
-            directory::check(connection, &dataset.owner)?;
+            owners::check(connection, &dataset.owner)?;
             Ok(View::default())
         }
     }
@@ -104,7 +104,7 @@ fn view_one(connection: &Connection, dataset: &DatasetAddress, key: &RecordKey) 
 
 /// What is read of a dataset that was never written.
 fn nothing(connection: &Connection, dataset: &DatasetAddress) -> Result<RecordsRead, Failure> {
-    directory::check(connection, &dataset.owner)?;
+    owners::check(connection, &dataset.owner)?;
     Ok(RecordsRead::default())
 }
 
@@ -166,7 +166,7 @@ pub(super) fn datasets(
     let values = params![owner.as_str(), after.map_or("", DatasetName::as_str), sql::signed(names_max as u64)];
     let names: Vec<_> = select.query_map(values, |row| rows::name(row, 0))?.collect::<Result<_, _>>()?;
     if names.is_empty() {
-        directory::check(connection, owner)?;
+        owners::check(connection, owner)?;
     }
     Ok(names)
 }
@@ -189,7 +189,7 @@ pub(super) fn positions(
         }
     }
     if positions.is_empty() {
-        directory::check(connection, owner)?;
+        owners::check(connection, owner)?;
     }
     Ok(positions)
 }

@@ -8,7 +8,7 @@ use sync_core::model::{ChangeId, DatasetName, DeviceId, Owner};
 
 use crate::store::sql;
 use crate::store::sqlite::schema::Failure;
-use crate::store::sqlite::{SqliteStore, devices, directory, rows};
+use crate::store::sqlite::{SqliteStore, devices, owners, rows};
 use crate::store::transfer::{DatasetMemory, KnownOwner, Transfer};
 use crate::store::{DatasetAddress, StoreError};
 
@@ -64,7 +64,7 @@ fn memory(connection: &Connection, dataset: &DatasetAddress) -> Result<DatasetMe
         )
         .optional()?;
     let Some((id, former_name)) = found else {
-        directory::check(connection, &dataset.owner)?;
+        owners::check(connection, &dataset.owner)?;
         return Ok(DatasetMemory::default());
     };
     let push = |row: &Row<'_>| Ok((DeviceId::from_bytes(row.get(3)?), rows::push(row)?));

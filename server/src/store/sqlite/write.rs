@@ -6,7 +6,7 @@ use sync_core::model::{ChangeId, DeviceId, Position, Record, RecordState, SyncCo
 
 use crate::store::sql::{self, EncodedPush};
 use crate::store::sqlite::schema::Failure;
-use crate::store::sqlite::{directory, rows};
+use crate::store::sqlite::{owners, rows};
 use crate::store::{CommitOutcome, DatasetAddress};
 
 /// A commit in the form of its rows.
@@ -60,7 +60,7 @@ impl EncodedCommit {
     pub(super) fn write(&self, connection: &Connection) -> Result<CommitOutcome, Failure> {
         let found = find(connection, &self.dataset)?;
         if found.is_none() {
-            directory::check(connection, &self.dataset.owner)?;
+            owners::check(connection, &self.dataset.owner)?;
         }
         if found.as_ref().and_then(|found| found.position) != self.expected {
             return Ok(CommitOutcome::Stale);

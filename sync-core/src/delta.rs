@@ -237,19 +237,22 @@ pub fn touches(lower: &Delta, upper: &Delta) -> bool {
     }
 }
 
-/// What a difference replaces: fields that it sets or removes although they hold something else, and values that it
-/// outdoes as the larger or the smaller one. Path and what is there.
+/// What a difference replaces: fields that it sets or removes although they hold something else, values that it outdoes
+/// as the larger or the smaller one, and values that it does not fit, which [`refit`] sets. Path and what is there.
 pub fn overwritten(delta: &Delta, value: &Value) -> Vec<(Vec<String>, Value)> {
     fn at(delta: &Delta, value: &Value, path: &mut Vec<String>, found: &mut Vec<(Vec<String>, Value)>) {
         let (fields, map) = match (delta, value) {
             (Delta::Fields(fields), Value::Map(map)) => (fields, map),
-            (Delta::Max(_) | Delta::Min(_), old) => {
-                if apply(delta, Some(old)).is_ok_and(|new| new != *old) {
+            (_, old) => {
+                let replaces = match apply(delta, Some(old)) {
+                    Ok(new) => matches!(delta, Delta::Max(_) | Delta::Min(_)) && new != *old,
+                    Err(error) => error == DoesNotFit::Type,
+                };
+                if replaces {
                     found.push((path.clone(), old.clone()));
                 }
                 return;
             }
-            _ => return,
         };
         for (name, field) in fields {
             let Some(old) = map.get(name) else { continue };

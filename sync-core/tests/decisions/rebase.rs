@@ -8,8 +8,8 @@ use sync_core::policy::{OnDelete, Policies, Policy};
 
 use crate::notation::{json, key, record};
 
-/// A policy; base, local and remote (`-`: absent); and what becomes of it: the value, `loses` or `overflows`, and after
-/// it what is logged.
+/// A policy; base, local and remote (`-`: absent; `X then Y`: one after the other); and what becomes of it: the value,
+/// `loses` or `overflows`, and after it what is logged.
 #[track_caller]
 fn check(policy: Policy, [base, local, remote]: [&str; 3], outcome: &str) {
     let policies = Policies { dataset: Some(policy), ..Policies::default() };
@@ -28,19 +28,22 @@ fn check_with(policies: &Policies, [base, local, remote]: [&str; 3], outcome: &s
         question: None,
         sent: None,
     };
-    let below = parse(remote);
-    let text = below.as_ref().map_or_else(|| "r@2~200-".to_owned(), |value| format!("r@2~200={}", value.to_json()));
-    let record = record(&text);
-    let base = record.value().is_some().then_some(&record);
-    let around = Surroundings { policies, key: &key("r"), base, now: Timestamp(1000) };
     let mut losses = Vec::new();
     let show = |value: &Option<Value>| value.as_ref().map_or_else(|| "-".to_owned(), Value::to_json);
-    let mut found = match rebase(&mut patch, below, &around, &mut losses) {
-        Rebased::Stays => show(&patch.value),
-        Rebased::Loses(Cause::Policy(_)) => "loses".to_owned(),
-        Rebased::Loses(cause) => format!("loses: {}", cause.name()),
-        Rebased::Overflows => "overflows".to_owned(),
-    };
+    let mut found = String::new();
+    for remote in remote.split(" then ") {
+        let below = parse(remote);
+        let text = below.as_ref().map_or_else(|| "r@2~200-".to_owned(), |value| format!("r@2~200={}", value.to_json()));
+        let record = record(&text);
+        let base = record.value().is_some().then_some(&record);
+        let around = Surroundings { policies, key: &key("r"), base, now: Timestamp(1000) };
+        found = match rebase(&mut patch, below, &around, &mut losses) {
+            Rebased::Stays => show(&patch.value),
+            Rebased::Loses(Cause::Policy(_)) => "loses".to_owned(),
+            Rebased::Loses(cause) => format!("loses: {}", cause.name()),
+            Rebased::Overflows => "overflows".to_owned(),
+        };
+    }
     for (_, loss) in &losses {
         found += &format!(
             " {} {}{}",
@@ -66,6 +69,18 @@ fn fields_are_merged_one_by_one() {
     check(Policy::Fields, [r#"{"x":1}"#, r#"{"x":2}"#, "-"], r#"{"x":2} over - whole"#);
     check(Policy::Fields, [r#"{"x":1}"#, "-", r#"{"x":3}"#], "loses");
     check(Policy::Fields, [r#"{"x":1}"#, r#"{"x":2}"#, "5"], r#"{"x":2} over 5 whole"#);
+}
+
+#[test]
+fn a_map_that_was_removed_and_made_anew_is_merged_and_what_does_not_fit_is_logged() {
+    let [base, local] = [r#"{"n":{"b":1}}"#, r#"{"n":{"a":2,"b":1},"y":1}"#];
+    for (again, outcome) in [
+        (r#"{"n":{"c":3}}"#, r#"{"n":{"a":2,"c":3},"y":1} over -"#),
+        (r#"{"n":"text","y":2}"#, r#"{"n":{"a":2,"b":1},"y":1} over - over n="text" over y=2"#),
+        (r#"{"n":{"a":{"d":4}}}"#, r#"{"n":{"a":2},"y":1} over - over n=a={"d":4}"#),
+    ] {
+        check(Policy::Fields, [base, local, &format!("- then {again}")], outcome);
+    }
 }
 
 #[test]

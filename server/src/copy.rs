@@ -51,13 +51,15 @@ const PAGE: usize = 500;
 /// Copies all. `progress` hears after each step what was copied so far.
 ///
 /// # Errors
-/// If a store fails, if the target is not empty or of an earlier try, or if the source is damaged. The source stays
-/// read-only.
+/// If a store fails, if the target is not empty or of an earlier try, or if the source is damaged. Once the copy has
+/// begun, the source stays read-only.
 pub async fn copy(
     source: &dyn Store,
     target: &dyn Store,
     mut progress: impl FnMut(Copied) + Send,
 ) -> Result<Copied, CopyError> {
+    // Before, so that nothing changes if it cannot be; and again, as the source has been written to until now.
+    check_target(source, target).await?;
     source.transfer().set_read_only(true).await.map_err(of_source)?;
     check_target(source, target).await?;
     let mut copied = Copied::default();

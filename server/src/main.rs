@@ -526,19 +526,32 @@ fn copy_store(args: &CopyArgs, json: bool) -> Result<(), Failed> {
     let progress = |Copied { datasets, records, .. }| {
         if told.elapsed() >= COPY_TOLD_EVERY {
             told = std::time::Instant::now();
-            tracing::info!(datasets, records, "copied {datasets} datasets so far");
+            tracing::info!(datasets, records, "copied {} so far", count(datasets, "dataset"));
         }
     };
-    let Copied { owners, datasets, records } = runtime.block_on(copy(&*source.store, &*target.store, progress))?;
+    let copied = runtime.block_on(copy(&*source.store, &*target.store, progress));
+    let Copied { owners, datasets, records } = copied.map_err(|error| {
+        let failed = Failed::from(error);
+        let message = format!(
+            "{failed}; if the copy had begun, {from} takes no writes: start it again, or `syncline copy --from {from} \
+             --give-up`"
+        );
+        Failed { message, ..failed }
+    })?;
     let text = format!(
-        "copied {datasets} datasets with {records} records that were not there yet; {from} takes no more writes, start \
-         the servers with {to}"
+        "copied {} with {} that were not there yet; {from} takes no more writes, start the servers with {to}",
+        count(datasets, "dataset"),
+        count(records, "record")
     );
     print(
         json,
         &text,
         || json!({"from": from.to_string(), "to": to.to_string(), "owners": owners, "datasets": datasets, "records": records}),
     )
+}
+
+fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 fn check_config(args: ServeArgs, json: bool) -> Result<(), Failed> {

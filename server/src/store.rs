@@ -188,7 +188,9 @@ impl From<StoreError> for ServiceError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Moved => Self::Unavailable { retry_after_ms: MOVED_RETRY_MS },
-            StoreError::ReadOnly => Self::Unavailable { retry_after_ms: READ_ONLY_RETRY_MS },
+            StoreError::ReadOnly => {
+                Self::StoreUnavailable { retry_after_ms: READ_ONLY_RETRY_MS, source: Arc::new(error) }
+            }
             StoreError::Full(_) => Self::StorageFull { retry_after_ms: FULL_RETRY_MS, source: Arc::new(error) },
             StoreError::Unavailable(_) => {
                 Self::StoreUnavailable { retry_after_ms: UNAVAILABLE_RETRY_MS, source: Arc::new(error) }

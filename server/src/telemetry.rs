@@ -14,6 +14,10 @@ pub struct InvalidLevel {
     source: tracing_subscriber::filter::ParseError,
 }
 
+/// Of others, who would log what they send and receive: keys, values and tokens.
+const UNTOLD: [&str; 5] =
+    ["aws_smithy_runtime=info", "aws_smithy_runtime_api=info", "aws_sdk_dynamodb=info", "aws_config=info", "sqlx=info"];
+
 /// Looks whether logging could start.
 ///
 /// # Errors
@@ -24,7 +28,8 @@ pub fn check(config: &LogConfig) -> Result<(), InvalidLevel> {
 
 fn filter(config: &LogConfig) -> Result<EnvFilter, InvalidLevel> {
     let filter = EnvFilter::try_new(&config.level);
-    filter.map_err(|source| InvalidLevel { level: config.level.clone(), source })
+    let filter = filter.map_err(|source| InvalidLevel { level: config.level.clone(), source })?;
+    Ok(UNTOLD.iter().filter_map(|less| less.parse().ok()).fold(filter, EnvFilter::add_directive))
 }
 
 /// Starts logging. To be called once.

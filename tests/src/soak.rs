@@ -6,6 +6,7 @@ mod fleet;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -163,7 +164,11 @@ impl Listeners {
         let listener = |number: usize| {
             let device = Device::new(folder, &format!("l{number}")).at(&fleet.listening_way(number)).with_token(token);
             device.ok(&["policy", "votes", "counter"]);
-            let process = device.spawn(&["sync", "--watch"]);
+            let mut process = device.spawn(&["sync", "--watch"]);
+            // It waits if nobody reads what it prints.
+            let (printed, told) = (process.stdout.take(), process.stderr.take());
+            thread::spawn(move || printed.map(|mut pipe| io::copy(&mut pipe, &mut io::sink())));
+            thread::spawn(move || told.map(|mut pipe| io::copy(&mut pipe, &mut io::sink())));
             (device, process)
         };
         Self((0..servers).map(listener).collect())

@@ -30,6 +30,9 @@ pub enum FanoutError {
     /// There is nobody, or somebody else.
     #[error("it cannot be reached")]
     Unreachable(#[source] RedisError),
+    /// There is something else.
+    #[error("what answers there is not a Redis")]
+    Other,
     /// It takes too long.
     #[error("it does not answer in time (with `rediss` it has to speak TLS)")]
     Slow,
@@ -287,7 +290,8 @@ fn failed(error: RedisError, channel: &str) -> FanoutError {
         ErrorKind::AuthenticationFailed => FanoutError::SignIn(error),
         _ if matches!(error.code(), Some("NOAUTH" | "WRONGPASS")) => FanoutError::SignIn(error),
         _ if error.is_timeout() => FanoutError::Slow,
-        ErrorKind::Io | ErrorKind::Parse => FanoutError::Unreachable(error),
+        ErrorKind::Parse => FanoutError::Other,
+        ErrorKind::Io => FanoutError::Unreachable(error),
         _ => FanoutError::Failed(error),
     }
 }

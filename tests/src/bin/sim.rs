@@ -30,6 +30,9 @@ struct Arguments {
     first: bool,
 }
 
+/// After so many seeds it is said how far it is.
+const TOLD_EVERY: u64 = 10_000;
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.seed {
@@ -64,21 +67,30 @@ fn many(arguments: &Arguments) -> ExitCode {
     let (mix, start) = (arguments.mix, arguments.start);
     // Later seeds need not run.
     let enough = AtomicU64::new(u64::MAX);
+    // A run of hours that is interrupted has said what it found.
+    let done = AtomicU64::new(0);
     let reports = std::thread::scope(|scope| {
         let worker = |worker: u64| {
             let seeds = seeds.clone().filter(move |seed| (seed - start) % workers == worker);
-            let enough = &enough;
+            let (enough, done) = (&enough, &done);
             scope.spawn(move || {
                 let mut counts = BTreeMap::new();
                 let mut failed = Vec::new();
                 for seed in seeds.take_while(|seed| *seed <= enough.load(Ordering::Relaxed)) {
                     let caught = std::panic::catch_unwind(|| run(seed, mix));
+                    let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+                    if done.is_multiple_of(TOLD_EVERY) {
+                        println!("{done} seeds so far");
+                    }
                     match caught {
                         Ok(report) => {
                             for (what, count) in report.counts {
                                 *counts.entry(what).or_insert(0) += count;
                             }
-                            failed.extend(report.violation.map(|violation| (seed, report.options.mix, violation)));
+                            if let Some(violation) = report.violation {
+                                println!("seed {seed}: {violation}");
+                                failed.push((seed, report.options.mix, violation));
+                            }
                         }
                         Err(_) => failed.push((seed, Options::of_seed(seed, mix).mix, "it panicked".to_owned())),
                     }

@@ -81,6 +81,7 @@ async fn what_cannot_be_used_is_said_in_words_that_have_no_password() {
         (format!("mysql://root@{place}/no_such_database"), "no_such_database"),
         (format!("mysql://root:secret@{place}"), "names no database"),
         (format!("mysql://root:secret@{place}/{name}?ssl-mode=sometimes"), "is not written"),
+        (format!("mysql://root:secret@{place}/{name}?ssl-mod=REQUIRED"), "known are ssl-mode, "),
     ] {
         let told = told(MysqlStore::open(&url).await);
         assert!(told.contains(expected) && !told.contains("secret"), "{url}: {told}");

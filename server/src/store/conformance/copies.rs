@@ -34,6 +34,12 @@ pub async fn a_copy_takes_the_place_of_its_source(source: Arc<dyn Store>, target
     write(&*target, &notes, next).await;
     let again = copy(&*source, &*target, |_| {}).await;
     assert!(matches!(&again, Err(CopyError::Differs(address)) if *address == notes), "{again:?}");
+
+    // A copy that is refused before it begins leaves its source as it was.
+    source.transfer().set_read_only(false).await.unwrap();
+    assert!(copy(&*source, &*target, |_| {}).await.is_err());
+    let next = draft.next(&head(&*source, &notes).await);
+    write(&*source, &notes, next).await;
 }
 
 /// Whatever a store can hold: several pages of records, tombstones, a floor, a deleted dataset, push memory, links, a

@@ -1,7 +1,8 @@
 //! Why something is not read or written, and whether it is worth another try.
 
-use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 
+use crate::causes::with_causes;
 use crate::store::StoreError;
 use crate::store::attempts::MayPass;
 
@@ -77,7 +78,14 @@ impl Failure {
         };
         // A connection that cannot be made because of credentials is made no better by trying again, but the SDK does
         // not tell these apart. The bound of tries ends it.
-        Self::Request { kind, text: DisplayErrorContext(&error).to_string() }
+        let text = match &error {
+            SdkError::ServiceError(context) => {
+                let error = context.err();
+                format!("{}: {}", error.code().unwrap_or("unknown"), error.message().unwrap_or("it does not say more"))
+            }
+            error => with_causes(error),
+        };
+        Self::Request { kind, text }
     }
 
     /// What a transaction was cancelled for.

@@ -34,10 +34,22 @@ pub(super) enum Use {
     Write,
 }
 
+/// What may stand behind the `?` of an address.
+const SETTINGS: [&str; 6] = ["ssl-mode", "ssl-ca", "ssl-cert", "ssl-key", "charset", "socket"];
+
 /// Reads an address such as `mysql://user:password@host/database`.
 pub(super) fn options(url: &str) -> Result<MySqlConnectOptions, StoreError> {
     // What sqlx says of an address that it cannot read may contain parts of it.
     let options = MySqlConnectOptions::from_str(url).map_err(|_| wrong_address())?;
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    for setting in query.split('&').filter(|setting| !setting.is_empty()) {
+        let name = setting.split('=').next().unwrap_or(setting);
+        if !SETTINGS.contains(&name) {
+            let text =
+                format!("the address of the database has the setting `{name}`; known are {}", SETTINGS.join(", "));
+            return Err(StoreError::Unavailable(text.into()));
+        }
+    }
     if options.get_database().is_none_or(str::is_empty) {
         return Err(StoreError::Unavailable(
             "the address of the database names no database; write mysql://USER:PASSWORD@HOST/DATABASE".into(),

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal as ProcessSignal, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use sync_core::model::EpochReason;
 use syncline_server::auth::dev_issuer::DevIssuer;
@@ -315,6 +315,8 @@ async fn run(
 ) -> Result<(), Failed> {
     let told = stop_signal()?;
     let hangup = signal(SignalKind::hangup())?;
+    // To write beyond a limit of the size of files is an error then, and not the end.
+    let _size_limit = signal(SignalKind::from_raw(ProcessSignal::XFSZ.as_raw()))?;
     let config = deps.server.clone();
     let listener = bind(config.listen).await?;
     let address = format!("{}://{}", if tls.is_some() { "https" } else { "http" }, listener.local_addr()?);

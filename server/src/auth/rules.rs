@@ -156,14 +156,14 @@ impl TokenRules {
         if now >= self.end(claims.exp) {
             return Err(TokenError::Expired);
         }
-        if claims.nbf.is_some_and(|nbf| now.plus_ms(self.leeway_ms) < timestamp(nbf)) {
+        if claims.nbf.is_some_and(|nbf| timestamp(nbf).is_none_or(|nbf| now.plus_ms(self.leeway_ms) < nbf)) {
             return Err(TokenError::Invalid("it is not valid yet"));
         }
         Ok(())
     }
 
     fn end(&self, exp: f64) -> Timestamp {
-        timestamp(exp).plus_ms(self.leeway_ms)
+        timestamp(exp).map_or(Timestamp(i64::MIN), |exp| exp.plus_ms(self.leeway_ms))
     }
 }
 
@@ -180,10 +180,10 @@ fn has(claims: &Map<String, Value>, service: &ServiceClaim) -> bool {
     }
 }
 
-/// A time in a token. What is out of range, or no number, is long ago.
-fn timestamp(seconds: f64) -> Timestamp {
+/// A time in a token, if it is in range.
+fn timestamp(seconds: f64) -> Option<Timestamp> {
     let ms = seconds * 1000.0;
-    Timestamp(if ms.is_finite() && ms.abs() < 1e17 { ms as i64 } else { i64::MIN })
+    (ms.is_finite() && ms.abs() < 1e17).then_some(Timestamp(ms as i64))
 }
 
 #[cfg(test)]

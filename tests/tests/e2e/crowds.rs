@@ -209,7 +209,7 @@ fn clients_that_do_not_take_their_answers_hold_nothing_for_ever() {
         "GET /v1/datasets/notes/records?limit=1000 HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {token}\r\n\r\n",
         host(&server)
     );
-    let deaf: Vec<_> = (0..DEAF).map(|_| connect(&server, &request.repeat(20))).collect();
+    let deaf: Vec<_> = (0..DEAF).map(|_| connect(&server, &request.repeat(200))).collect();
     let bob = server.token("bob");
     let busy = || http("GET", &format!("{}/v1/datasets", server.url()), &bob, &Value::Null).0;
     wait_for("all places to be taken", || busy() == 429);

@@ -1,6 +1,5 @@
 //! `sync --watch`: the driver of the core's watch machine.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Response;
@@ -39,7 +38,7 @@ enum Waited {
 pub(super) async fn watch(
     device: &mut Device,
     output: &Output,
-    server: &Arc<Server>,
+    server: &Server,
     names: Vec<DatasetName>,
 ) -> Result<Exit, CliError> {
     let mut watch = Watch::new(names);

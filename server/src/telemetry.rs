@@ -2,7 +2,11 @@
 
 use std::io::{self, IsTerminal as _};
 
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, fmt, registry};
 
 use crate::config::{LogConfig, LogFormat};
 
@@ -14,9 +18,8 @@ pub struct InvalidLevel {
     source: tracing_subscriber::filter::ParseError,
 }
 
-/// Of others, who would log what they send and receive: keys, values and tokens.
-const UNTOLD: [&str; 5] =
-    ["aws_smithy_runtime=info", "aws_smithy_runtime_api=info", "aws_sdk_dynamodb=info", "aws_config=info", "sqlx=info"];
+/// Modules of others who say in detail what they send and receive: keys, values and tokens.
+const INDISCREET: [&str; 2] = ["aws_", "sqlx"];
 
 /// Looks whether logging could start.
 ///
@@ -28,8 +31,12 @@ pub fn check(config: &LogConfig) -> Result<(), InvalidLevel> {
 
 fn filter(config: &LogConfig) -> Result<EnvFilter, InvalidLevel> {
     let filter = EnvFilter::try_new(&config.level);
-    let filter = filter.map_err(|source| InvalidLevel { level: config.level.clone(), source })?;
-    Ok(UNTOLD.iter().filter_map(|less| less.parse().ok()).fold(filter, EnvFilter::add_directive))
+    filter.map_err(|source| InvalidLevel { level: config.level.clone(), source })
+}
+
+/// Whether it may be logged, whatever the level is.
+fn is_discreet(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() <= Level::INFO || !INDISCREET.iter().any(|module| metadata.target().starts_with(module))
 }
 
 /// Starts logging. To be called once.
@@ -37,7 +44,8 @@ fn filter(config: &LogConfig) -> Result<EnvFilter, InvalidLevel> {
 /// # Errors
 /// If the level is none.
 pub fn start(config: &LogConfig) -> Result<(), InvalidLevel> {
-    let lines = tracing_subscriber::fmt().with_env_filter(filter(config)?).with_writer(io::stderr);
+    let filter = filter(config)?.and(filter_fn(is_discreet));
+    let lines = fmt::layer().with_writer(io::stderr);
     let is_terminal = io::stderr().is_terminal();
     let as_text = match config.format {
         LogFormat::Auto => is_terminal,
@@ -45,10 +53,11 @@ pub fn start(config: &LogConfig) -> Result<(), InvalidLevel> {
         LogFormat::Json => false,
     };
     // Already started: then this is not the first call, and the first one counts.
-    drop(if as_text {
-        lines.with_ansi(is_terminal).try_init()
+    let lines = if as_text {
+        lines.with_ansi(is_terminal).boxed()
     } else {
-        lines.json().flatten_event(true).with_current_span(false).try_init()
-    });
+        lines.json().flatten_event(true).with_current_span(false).boxed()
+    };
+    drop(registry().with(lines.with_filter(filter)).try_init());
     Ok(())
 }

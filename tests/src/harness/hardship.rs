@@ -12,15 +12,11 @@ use std::process::{Command, Output};
 pub struct Hardship(Vec<String>);
 
 impl Hardship {
-    /// No file of the process may become longer; nothing: only once [`bound_files`] says so. What SQLite is told is what
-    /// a quota tells it.
-    pub fn files_up_to(bytes: Option<u64>) -> Self {
-        // The limit comes with a signal that would end the process.
-        let mut before = ["sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh"].map(str::to_owned).to_vec();
-        if let Some(bytes) = bytes {
-            before.extend(["prlimit".to_owned(), format!("--fsize={bytes}:")]);
-        }
-        Self(before)
+    /// No file of the process may become longer. What SQLite is told is what a quota tells it.
+    pub fn files_up_to(bytes: u64) -> Self {
+        // The limit comes with a signal that would end the process. A server that serves takes it, and does not end.
+        let before = ["sh", "-c", "trap '' XFSZ; exec \"$@\"", "sh", "prlimit", &format!("--fsize={bytes}:")];
+        Self(before.map(str::to_owned).to_vec())
     }
 
     /// Permissions count, also for the administrator.
@@ -40,8 +36,7 @@ impl Hardship {
     }
 }
 
-/// No file of a process may become longer from now on, or again as long as it likes. The process began under
-/// [`Hardship::files_up_to`].
+/// No file of a process may become longer from now on, or again as long as it likes.
 pub(crate) fn bound_files(process: u32, bytes: Option<u64>) {
     let bound = bytes.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
     output(Command::new("prlimit").arg(format!("--pid={process}")).arg(format!("--fsize={bound}:")));

@@ -172,7 +172,7 @@ impl Server {
         self.memory_of("VmRSS:")
     }
 
-    /// No file of its may become longer, or again as long as it likes. It started under [`Hardship::files_up_to`].
+    /// No file of its may become longer, or again as long as it likes.
     ///
     /// # Panics
     /// If it has ended.

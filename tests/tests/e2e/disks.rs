@@ -72,7 +72,7 @@ fn check_full_server(filling: &Filling) {
     let Filling { room, value_bytes, stops } = *filling;
     let folder = Folder::new();
     let data = folder.path("data");
-    let server = Server::start_under(&data, &Hardship::files_up_to(None));
+    let server = Server::start(&data);
     let token = server.token("ada");
     let [phone, tablet] =
         ["phone", "tablet"].map(|name| Device::new(&folder, name).at(server.url()).with_token(&token));
@@ -102,7 +102,7 @@ fn check_full_server(filling: &Filling) {
 
     let server = if stops {
         server.stop();
-        Server::start_under(&data, &Hardship::files_up_to(None))
+        Server::start(&data)
     } else {
         server.bound_files(None);
         server
@@ -166,7 +166,7 @@ fn a_server_that_has_no_room_to_start_says_so_and_starts_once_there_is_some() {
     let data = folder.path("data");
     let start = |bytes| {
         let arguments = ["serve", "--dev", "--listen", "127.0.0.1:0", "--data"];
-        run(&Hardship::files_up_to(Some(bytes)), &arguments, &[&data])
+        run(&Hardship::files_up_to(bytes), &arguments, &[&data])
     };
     for bytes in [0, 100] {
         assert_told(&start(bytes), 1, &[data.to_str().unwrap()]);
@@ -203,13 +203,13 @@ fn a_backup_without_room_says_so_and_leaves_nothing_behind() {
     }
     let backup = backups.join("one");
     for bytes in [0, 4_096, 100_000] {
-        let output = run(&Hardship::files_up_to(Some(bytes)), &["backup", "--data"], &[&data, &backup]);
+        let output = run(&Hardship::files_up_to(bytes), &["backup", "--data"], &[&data, &backup]);
         assert_told(&output, 1, &[backups.to_str().unwrap()]);
         assert_eq!(fs::read_dir(&backups).unwrap().count(), 0, "something is left with {bytes} bytes");
     }
     assert_told(&run(&Hardship::default(), &["backup", "--data"], &[&data, &backup]), 0, &[]);
     let other = folder.path("other");
-    let output = run(&Hardship::files_up_to(Some(100_000)), &["restore", "--data"], &[&other, &backup]);
+    let output = run(&Hardship::files_up_to(100_000), &["restore", "--data"], &[&other, &backup]);
     assert_told(&output, 1, &[other.to_str().unwrap()]);
     assert_told(&run(&Hardship::default(), &["restore", "--data"], &[&other, &backup]), 0, &[]);
 }
@@ -232,7 +232,7 @@ fn a_device_without_room_says_so_keeps_what_it_had_and_goes_on_once_there_is_som
     let first = phone.ok(&["export", "notes"]);
     let sizes = [0, 4_096, length(phone.file()), length(phone.file()) + 9_000, 2 * length(phone.file())];
     for bytes in sizes {
-        let full = phone.under(&Hardship::files_up_to(Some(bytes)));
+        let full = phone.under(&Hardship::files_up_to(bytes));
         let commands: [(&[&str], String); 3] = [
             (&["put", "notes", "k000", "-"], json!("third ".repeat(50_000)).to_string()),
             (&["apply", "notes", "-"], lines(&"third ".repeat(200))),
@@ -251,7 +251,7 @@ fn a_device_without_room_says_so_keeps_what_it_had_and_goes_on_once_there_is_som
     assert_same_lines(&phone.ok(&["export", "notes"]), &tablet.ok(&["export", "notes"]));
     phone.ok(&["put", "notes", "k000", "1"]);
     phone.sync();
-    let new = Device::new(&folder, "new").under(&Hardship::files_up_to(Some(0)));
+    let new = Device::new(&folder, "new").under(&Hardship::files_up_to(0));
     let told = new.ends(Exit::Failure, &["put", "notes", "a", "1"]).stderr;
     assert!(told.contains("new.db: there is no room left"), "{told}");
     new.under(&Hardship::default()).ok(&["put", "notes", "a", "1"]);

@@ -13,6 +13,8 @@ mod sync;
 mod token;
 mod upkeep;
 
+pub use output::count;
+
 use std::path::Path;
 
 use sync_core::device::{Address, DeviceDb, DeviceError, Login};

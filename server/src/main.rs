@@ -528,7 +528,7 @@ fn copy_store(args: &CopyArgs, json: bool) -> Result<(), Failed> {
     let progress = |Copied { datasets, records, .. }| {
         if told.elapsed() >= COPY_TOLD_EVERY {
             told = std::time::Instant::now();
-            tracing::info!(datasets, records, "copied {} so far", count(datasets, "dataset"));
+            tracing::info!(datasets, records, "copied {} so far", cli::count(datasets, "dataset"));
         }
     };
     let copied = runtime.block_on(copy(&*source.store, &*target.store, progress));
@@ -542,18 +542,14 @@ fn copy_store(args: &CopyArgs, json: bool) -> Result<(), Failed> {
     })?;
     let text = format!(
         "copied {} with {} that were not there yet; {from} takes no more writes, start the servers with {to}",
-        count(datasets, "dataset"),
-        count(records, "record")
+        cli::count(datasets, "dataset"),
+        cli::count(records, "record")
     );
     print(
         json,
         &text,
         || json!({"from": from.to_string(), "to": to.to_string(), "owners": owners, "datasets": datasets, "records": records}),
     )
-}
-
-fn count(number: u64, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 fn check_config(args: ServeArgs, json: bool) -> Result<(), Failed> {

@@ -66,7 +66,7 @@ impl Output {
 }
 
 /// `1 record`, `3,201 records`.
-pub(super) fn count(number: u64, what: &str) -> String {
+pub fn count(number: u64, what: &str) -> String {
     format!("{} {what}{}", digits(number), if number == 1 { "" } else { "s" })
 }
 

@@ -71,13 +71,13 @@ impl Failure {
         E: std::error::Error + ProvideErrorMetadata + 'static,
         R: std::fmt::Debug,
     {
+        // A connection that cannot be made because of credentials is made no better by trying again, but the SDK does
+        // not tell these apart. The bound of tries ends it.
         let kind = match &error {
             SdkError::TimeoutError(_) | SdkError::DispatchFailure(_) | SdkError::ResponseError(_) => Kind::Passing,
             SdkError::ServiceError(context) => kind(context.err().code()),
             _ => Kind::Lasting,
         };
-        // A connection that cannot be made because of credentials is made no better by trying again, but the SDK does
-        // not tell these apart. The bound of tries ends it.
         let text = match &error {
             SdkError::ServiceError(context) => {
                 let error = context.err();

@@ -353,7 +353,8 @@ impl MessageOutcome {
 }
 
 impl StoreOperation {
-    const fn label(self) -> &'static str {
+    /// Its name in metrics and logs.
+    pub const fn label(self) -> &'static str {
         match self {
             Self::View => "view",
             Self::RecordsAfter => "records_after",

@@ -38,7 +38,7 @@ pub use settings::{DynamoDbSettings, InvalidSettings};
 use crate::metrics::{StoreOperation, StoreUnits};
 use crate::store::devices::Registration;
 use crate::store::directory::{Directory, Linked};
-use crate::store::dynamodb::table::{Requests, Table};
+use crate::store::dynamodb::table::{Operation, Table};
 use crate::store::transfer::Transfer;
 use crate::store::{
     CommitOutcome, DatasetAddress, RecordsAfter, RecordsFrom, RecordsRead, Store, StoreError, TablesVersion, Touched,
@@ -113,7 +113,7 @@ impl DynamoDbStore {
     /// # Errors
     /// If the store cannot be reached.
     pub async fn sweep(&self, older_than_ms: i64) -> Result<(), StoreError> {
-        Ok(todo::sweep(self.table.on(StoreOperation::OldTombstones), older_than_ms).await?)
+        Ok(todo::sweep(self.table.on(StoreOperation::OldTombstones).requests(), older_than_ms).await?)
     }
 
     /// What is left to be cleaned up.
@@ -121,10 +121,10 @@ impl DynamoDbStore {
     /// # Errors
     /// If the store cannot be reached.
     pub async fn leftovers(&self) -> Result<Vec<String>, StoreError> {
-        Ok(todo::entries(self.table.on(StoreOperation::OldTombstones)).await?)
+        Ok(todo::entries(self.table.on(StoreOperation::OldTombstones).requests()).await?)
     }
 
-    const fn on(&self, operation: StoreOperation) -> Requests<'_> {
+    fn on(&self, operation: StoreOperation) -> Operation<'_> {
         self.table.on(operation)
     }
 }
@@ -145,19 +145,19 @@ async fn client(settings: &DynamoDbSettings) -> Client {
 #[async_trait]
 impl Store for DynamoDbStore {
     async fn view(&self, dataset: &DatasetAddress, touched: &Touched) -> Result<View, StoreError> {
-        Ok(read::view(self.on(StoreOperation::View), dataset, touched).await?)
+        Ok(read::view(self.on(StoreOperation::View).requests(), dataset, touched).await?)
     }
 
     async fn records_after(&self, dataset: &DatasetAddress, range: &RecordsAfter) -> Result<RecordsRead, StoreError> {
-        Ok(read::records_after(self.on(StoreOperation::RecordsAfter), dataset, range).await?)
+        Ok(read::records_after(self.on(StoreOperation::RecordsAfter).requests(), dataset, range).await?)
     }
 
     async fn records_from(&self, dataset: &DatasetAddress, range: &RecordsFrom) -> Result<RecordsRead, StoreError> {
-        Ok(read::records_from(self.on(StoreOperation::RecordsFrom), dataset, range).await?)
+        Ok(read::records_from(self.on(StoreOperation::RecordsFrom).requests(), dataset, range).await?)
     }
 
     async fn commit(&self, dataset: &DatasetAddress, commit: Commit) -> Result<CommitOutcome, StoreError> {
-        Ok(write::commit(self.on(StoreOperation::Commit), dataset, &commit).await?)
+        Ok(write::commit(self.on(StoreOperation::Commit).requests(), dataset, &commit).await?)
     }
 
     async fn datasets(
@@ -166,7 +166,7 @@ impl Store for DynamoDbStore {
         after: Option<&DatasetName>,
         names_max: usize,
     ) -> Result<Vec<DatasetName>, StoreError> {
-        Ok(read::datasets(self.on(StoreOperation::Datasets), owner, after, names_max).await?)
+        Ok(read::datasets(self.on(StoreOperation::Datasets).requests(), owner, after, names_max).await?)
     }
 
     async fn positions(
@@ -175,7 +175,7 @@ impl Store for DynamoDbStore {
         after: Option<&DatasetName>,
         positions_max: usize,
     ) -> Result<Vec<(DatasetName, Position)>, StoreError> {
-        Ok(read::positions(self.on(StoreOperation::Positions), owner, after, positions_max).await?)
+        Ok(read::positions(self.on(StoreOperation::Positions).requests(), owner, after, positions_max).await?)
     }
 
     async fn addresses(
@@ -183,7 +183,7 @@ impl Store for DynamoDbStore {
         after: Option<&DatasetAddress>,
         addresses_max: usize,
     ) -> Result<Vec<DatasetAddress>, StoreError> {
-        Ok(listing::addresses(self.on(StoreOperation::Addresses), after, addresses_max).await?)
+        Ok(listing::addresses(self.on(StoreOperation::Addresses).requests(), after, addresses_max).await?)
     }
 
     async fn old_tombstones(
@@ -191,7 +191,8 @@ impl Store for DynamoDbStore {
         before: Timestamp,
         tombstones_max: usize,
     ) -> Result<Vec<(DatasetAddress, SyncCount)>, StoreError> {
-        let requests = self.on(StoreOperation::OldTombstones);
+        let operation = self.on(StoreOperation::OldTombstones);
+        let requests = operation.requests();
         todo::sweep(requests, todo::INTERRUPTED_MS).await?;
         Ok(listing::old_tombstones(requests, before, tombstones_max).await?)
     }
@@ -208,22 +209,22 @@ impl Store for DynamoDbStore {
 #[async_trait]
 impl Directory for DynamoDbStore {
     async fn resolve(&self, owner: &Owner) -> Result<Owner, StoreError> {
-        Ok(directory::resolve(self.on(StoreOperation::Resolve), owner).await?)
+        Ok(directory::resolve(self.on(StoreOperation::Resolve).requests(), owner).await?)
     }
 
     async fn link(&self, source: &Owner, target: &Owner) -> Result<Linked, StoreError> {
-        Ok(directory::link(self.on(StoreOperation::Link), source, target).await?)
+        Ok(directory::link(self.on(StoreOperation::Link).requests(), source, target).await?)
     }
 
     async fn devices(&self, owner: &Owner) -> Result<Vec<Registration>, StoreError> {
-        Ok(devices::read(self.on(StoreOperation::Devices), owner).await?)
+        Ok(devices::read(self.on(StoreOperation::Devices).requests(), owner).await?)
     }
 
     async fn register(&self, owner: &Owner, registration: Registration) -> Result<bool, StoreError> {
-        Ok(devices::register(self.on(StoreOperation::Register), owner, &registration).await?)
+        Ok(devices::register(self.on(StoreOperation::Register).requests(), owner, &registration).await?)
     }
 
     async fn unregister(&self, owner: &Owner, device: DeviceId) -> Result<bool, StoreError> {
-        Ok(devices::unregister(self.on(StoreOperation::Unregister), owner, device).await?)
+        Ok(devices::unregister(self.on(StoreOperation::Unregister).requests(), owner, device).await?)
     }
 }

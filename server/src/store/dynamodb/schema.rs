@@ -47,7 +47,7 @@ macro_rules! tried {
 
 /// The version of the layout.
 pub(super) async fn version(table: &Table) -> Result<TablesVersion, StoreError> {
-    let found = match table.on(StoreOperation::Resolve).get(STORE.0, STORE.1).await {
+    let found = match table.on(StoreOperation::Resolve).requests().get(STORE.0, STORE.1).await {
         Ok(item) => {
             let item = item.unwrap_or_default();
             item.contains_key(LAYOUT).then(|| number_of(&item, LAYOUT)).transpose()?.unwrap_or_default()
@@ -98,7 +98,7 @@ pub(super) async fn migrate(table: &Table) -> Result<TablesVersion, StoreError> 
         let mut item = key(STORE.0, STORE.1);
         item.insert(LAYOUT.to_owned(), number(KNOWN));
         let is_new = Expression::of("attribute_not_exists(pk)", Vec::new());
-        table.on(StoreOperation::Resolve).put(item, Some(is_new)).await?;
+        table.on(StoreOperation::Resolve).requests().put(item, Some(is_new)).await?;
     }
     Ok(version)
 }

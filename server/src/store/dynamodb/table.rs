@@ -16,6 +16,7 @@ use aws_sdk_dynamodb::types::{
 };
 
 use futures_util::future::BoxFuture;
+use tracing::debug;
 
 use crate::clock::{RandomSource as _, SystemRandom};
 use crate::metrics::{StoreOperation, StoreUnits};
@@ -37,11 +38,25 @@ pub(super) struct Table {
     units: StoreUnits,
 }
 
+/// One operation of the store. When it ends, what it was charged with is counted, and said.
+pub(super) struct Operation<'a> {
+    table: &'a Table,
+    operation: StoreOperation,
+    charged: Mutex<Charged>,
+}
+
+/// Units.
+#[derive(Default)]
+struct Charged {
+    read: f64,
+    written: f64,
+}
+
 /// Requests that serve one operation.
 #[derive(Clone, Copy)]
 pub(super) struct Requests<'a> {
     pub(super) table: &'a Table,
-    operation: StoreOperation,
+    charged: &'a Mutex<Charged>,
     is_write: bool,
 }
 
@@ -124,9 +139,27 @@ impl Table {
         Self { client, name, units, lease: Lease::default(), placed: Placed::default() }
     }
 
+    /// Begins an operation.
+    pub(super) fn on(&self, operation: StoreOperation) -> Operation<'_> {
+        Operation { table: self, operation, charged: Mutex::default() }
+    }
+}
+
+impl Operation<'_> {
     /// Requests that read, or that only bring to an end what was written.
-    pub(super) const fn on(&self, operation: StoreOperation) -> Requests<'_> {
-        Requests { table: self, operation, is_write: false }
+    pub(super) const fn requests(&self) -> Requests<'_> {
+        Requests { table: self.table, charged: &self.charged, is_write: false }
+    }
+}
+
+impl Drop for Operation<'_> {
+    fn drop(&mut self) {
+        let Charged { read, written } = *self.charged.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if read + written > 0.0 {
+            self.table.units.used(self.operation, read, written);
+            let operation = self.operation.label();
+            debug!(operation, read_units = read, write_units = written, "DynamoDB charged an operation");
+        }
     }
 }
 
@@ -351,12 +384,16 @@ impl<'a> Requests<'a> {
 
     fn reads(self, used: Option<&ConsumedCapacity>) {
         let units = used.and_then(ConsumedCapacity::capacity_units).unwrap_or_default();
-        self.table.units.used(self.operation, units, 0.0);
+        self.charged().read += units;
     }
 
     fn writes(self, used: Option<&ConsumedCapacity>) {
         let units = used.and_then(ConsumedCapacity::capacity_units).unwrap_or_default();
-        self.table.units.used(self.operation, 0.0, units);
+        self.charged().written += units;
+    }
+
+    fn charged(&self) -> MutexGuard<'a, Charged> {
+        self.charged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A part of a transaction: writes an item.

@@ -20,23 +20,23 @@ const READS_MAX: usize = 8;
 #[async_trait]
 impl Transfer for DynamoDbStore {
     async fn memory(&self, dataset: &DatasetAddress) -> Result<DatasetMemory, StoreError> {
-        Ok(memory(self.table.on(StoreOperation::View), dataset).await?)
+        Ok(memory(self.table.on(StoreOperation::View).requests(), dataset).await?)
     }
 
     async fn set_former_name(&self, dataset: &DatasetAddress, former_name: &DatasetName) -> Result<(), StoreError> {
-        Ok(directory::set_former_name(self.table.on(StoreOperation::Commit), dataset, former_name).await?)
+        Ok(directory::set_former_name(self.table.on(StoreOperation::Commit).requests(), dataset, former_name).await?)
     }
 
     async fn owners(&self, after: Option<&Owner>, owners_max: usize) -> Result<Vec<KnownOwner>, StoreError> {
-        Ok(owners(self.table.on(StoreOperation::Devices), after, owners_max).await?)
+        Ok(owners(self.table.on(StoreOperation::Devices).requests(), after, owners_max).await?)
     }
 
     async fn is_read_only(&self) -> Result<bool, StoreError> {
-        Ok(lease::read_only_since(self.table.on(StoreOperation::Resolve)).await?.is_some())
+        Ok(lease::read_only_since(self.table.on(StoreOperation::Resolve).requests()).await?.is_some())
     }
 
     async fn set_read_only(&self, is_read_only: bool) -> Result<(), StoreError> {
-        Ok(lease::set_read_only(self.table.on(StoreOperation::Resolve), is_read_only).await?)
+        Ok(lease::set_read_only(self.table.on(StoreOperation::Resolve).requests(), is_read_only).await?)
     }
 }
 

@@ -143,6 +143,7 @@ impl Round {
                 let synced = device.at(fleet.good_way(number)).sync();
                 assert_eq!(synced["resets"], json!({}), "a device had to begin anew");
                 assert_eq!(synced["repaired"], json!([]), "a device differed from the server");
+                assert_eq!(synced["damaged"], json!([]), "the server's records do not add up to its digest");
             }
         }
         check(&devices, &written);

@@ -282,6 +282,7 @@ struct Summary {
     total: BTreeMap<DatasetName, u64>,
     resets: BTreeMap<DatasetName, &'static str>,
     repaired: Vec<DatasetName>,
+    damaged: Vec<DatasetName>,
     not_deleted: Vec<DatasetName>,
     /// Datasets that were asked for, and that neither this device nor the server has.
     missing: Vec<DatasetName>,
@@ -307,6 +308,11 @@ impl Summary {
         }
         if absorbed.diverged {
             self.repaired.push(dataset.clone());
+        }
+        if absorbed.damaged {
+            // It was pulled again, and that did not repair it.
+            self.repaired.retain(|repaired| repaired != dataset);
+            self.damaged.push(dataset.clone());
         }
         if absorbed.deletion_refused {
             self.not_deleted.push(dataset.clone());
@@ -342,6 +348,8 @@ impl Summary {
             Exit::Rejected
         } else if !self.questions.is_empty() {
             Exit::Unresolved
+        } else if !self.damaged.is_empty() {
+            Exit::Failure
         } else {
             Exit::Success
         }
@@ -350,7 +358,8 @@ impl Summary {
     /// Whether anything has happened that a person would want to know.
     fn has_news(&self) -> bool {
         let told = [&self.conflicts, &self.parked].into_iter().any(|numbers| !numbers.is_empty());
-        let reset = !self.resets.is_empty() || !self.repaired.is_empty() || !self.not_deleted.is_empty();
+        let lists = [&self.repaired, &self.damaged, &self.not_deleted];
+        let reset = !self.resets.is_empty() || lists.into_iter().any(|names| !names.is_empty());
         self.pushed + self.pulled > 0 || told || reset || self.copied
     }
 
@@ -377,6 +386,12 @@ impl Summary {
         }
         for dataset in &self.repaired {
             lines.push(format!("`{dataset}` differed from the server's and was repaired"));
+        }
+        for dataset in &self.damaged {
+            lines.push(format!(
+                "the server has lost or damaged records of `{dataset}`: what it has was taken, and what this device \
+                 held is in `conflicts {dataset}`; tell whoever runs the server, who can put back a backup"
+            ));
         }
         for dataset in &self.not_deleted {
             lines.push(format!(
@@ -417,6 +432,7 @@ impl Summary {
             "parked": by_name(&self.parked),
             "resets": resets,
             "repaired": names(&self.repaired),
+            "damaged": names(&self.damaged),
             "not_deleted": names(&self.not_deleted),
             "missing": names(&self.missing),
             "copied": self.copied,

@@ -28,6 +28,9 @@ pub struct Absorbed {
     pub reset: Option<Divergence>,
     /// The digests differed, and a snapshot is pulled to repair it.
     pub diverged: bool,
+    /// A snapshot was taken that does not add up to the server's digest: records of the dataset are damaged on the
+    /// server, or gone. What this device held otherwise is in its conflict log.
+    pub damaged: bool,
     /// Groups that were parked.
     pub parked: usize,
     /// The device's file was copied or put back, and has a new device id.
@@ -52,6 +55,7 @@ impl Absorbed {
             total: rest.total.or(self.total),
             reset: rest.reset.or(self.reset),
             diverged: self.diverged || rest.diverged,
+            damaged: self.damaged || rest.damaged,
             parked: self.parked + rest.parked,
             copied: self.copied || rest.copied,
             deletion_refused: self.deletion_refused || rest.deletion_refused,
@@ -232,9 +236,10 @@ pub fn plan_response(
             absorbed.reset = Some(ended);
             return Ok((plan_reset(replica, state, ended, context)?, absorbed));
         }
-        let (plan, Pulled { diverged, parked, .. }) =
+        let (plan, Pulled { diverged, damaged, parked, .. }) =
             plan_page(replica, state, snapshot, arrived, server_time, context)?;
         absorbed.diverged = diverged;
+        absorbed.damaged = damaged;
         absorbed.parked = parked;
         return Ok((plan, absorbed));
     } else if state.pull.is_none() && state.in_flight.as_ref().is_some_and(|in_flight| in_flight.answered) {

@@ -37,6 +37,8 @@ pub struct Pulled {
     pub visible: bool,
     /// The digests differed: a snapshot is pulled to repair it.
     pub diverged: bool,
+    /// A snapshot does not add up to the server's digest: what the server has of the dataset is damaged.
+    pub damaged: bool,
     /// Groups that were parked.
     pub parked: usize,
     /// Groups of this device that conflicted and were decided again.
@@ -80,10 +82,12 @@ pub fn plan_page(
         plan.writes.push(Write::State(Box::new(state)));
         return Ok((plan, Pulled::default()));
     }
-    if arrived.digest.is_some_and(|digest| digest != pull.digest) && !pull.snapshot {
+    let differs = arrived.digest.is_some_and(|digest| digest != pull.digest);
+    if differs && !pull.again {
         // Never ignored: all records are pulled again, and what they do not explain goes to the conflict log.
         plan.writes.push(Write::ClearStage);
-        state.pull = Some(Pull { snapshot: true, lost: Some((Cause::Digest, SyncCount::ZERO)), ..Pull::default() });
+        let lost = pull.lost.or_else(|| (!pull.snapshot).then_some((Cause::Digest, SyncCount::ZERO)));
+        state.pull = Some(Pull { snapshot: true, lost, again: true, ..Pull::default() });
         plan.writes.push(Write::State(Box::new(state)));
         return Ok((plan, Pulled { diverged: true, ..Pulled::default() }));
     }
@@ -93,7 +97,8 @@ pub fn plan_page(
         state.pull = Some(pull);
         return Ok((plan_reset(replica, state, ended, context)?, Pulled::default()));
     }
-    let mut pulled = Pulled { visible: true, ..Pulled::default() };
+    // There is nothing else: it is taken, and said to be damaged.
+    let mut pulled = Pulled { visible: true, damaged: differs, ..Pulled::default() };
     let keys = touched(replica, &pull, &arrived.records)?;
     let mut stack = Stack::over_pull(replica, pull.snapshot, &arrived.records, server_time)?;
     let dirty = settle(&mut stack, replica, &mut state, &arrived, pull.lost.is_some(), &mut pulled, context)?;
@@ -101,11 +106,14 @@ pub fn plan_page(
     let many = pull.staged > arrived.records.len() as u64 || pull.snapshot;
     let page_keys: Vec<_> = arrived.records.iter().map(|record| record.key.clone()).collect();
     plan.writes.push(Write::Stage(arrived.records));
-    if let Some((cause, above)) = pull.lost {
-        let until = match cause {
-            Cause::Digest => state.cursor.map(|cursor| cursor.count),
-            _ => None,
-        };
+    let lost = match pull.lost {
+        // What was written since may stand on what is damaged, so it explains nothing.
+        _ if differs => Some((pull.lost.map_or(Cause::Digest, |(cause, _)| cause), SyncCount::ZERO, None)),
+        Some((Cause::Digest, above)) => Some((Cause::Digest, above, state.cursor.map(|cursor| cursor.count))),
+        Some((cause, above)) => Some((cause, above, None)),
+        None => None,
+    };
+    if let Some((cause, above, until)) = lost {
         plan.writes.push(Write::LogLost { cause, above, until, at: context.now });
     }
     plan.writes.push(Write::MergeStage { snapshot: pull.snapshot });
@@ -116,7 +124,8 @@ pub fn plan_page(
         if many { Changes { keys: Vec::new(), many } } else { Changes { keys: keys.into_iter().collect(), many } };
     state.cursor = arrived.position;
     state.lineage = arrived.lineage;
-    state.digest = pull.digest;
+    // The server's, so that damage of which it was told once does not ask for a snapshot after each change.
+    state.digest = arrived.digest.unwrap_or(pull.digest);
     plan.writes.push(Write::State(Box::new(state)));
     Ok((plan, pulled))
 }
@@ -340,6 +349,6 @@ fn park_all(replica: &dyn Replica, context: &Context<'_>) -> Result<Vec<Write>, 
 pub fn plan_restart(mut state: ReplicaState, snapshot: bool) -> Plan {
     let before = state.pull.take().unwrap_or_default();
     let snapshot = snapshot || before.snapshot;
-    state.pull = snapshot.then(|| Pull { snapshot, lost: before.lost, ..Pull::default() });
+    state.pull = snapshot.then(|| Pull { snapshot, lost: before.lost, again: before.again, ..Pull::default() });
     Plan { writes: vec![Write::ClearStage, Write::State(Box::new(state))], ..Plan::default() }
 }

@@ -163,6 +163,9 @@ pub struct Pull {
     pub lost: Option<(Cause, SyncCount)>,
     /// How many records are staged.
     pub staged: u64,
+    /// It is made because what was pulled before does not add up to the server's digest.
+    #[serde(default)]
+    pub again: bool,
 }
 
 /// What a device knows about a dataset as a whole.

@@ -146,7 +146,7 @@ pub(super) struct ResponseStep {
 }
 
 /// What happens to a server.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ServerEvent {
     /// A backup is taken.
@@ -159,6 +159,8 @@ pub enum ServerEvent {
     RestoreUnfenced,
     /// Values longer than this are refused from now on.
     ValueBytesMax(usize),
+    /// The disk makes the value of this record null; no commit says so.
+    Damage(RecordKey),
 }
 
 /// A question, as it is shown.
@@ -205,6 +207,8 @@ pub(super) struct AbsorbedForm {
     #[serde(skip_serializing_if = "is_default")]
     diverged: bool,
     #[serde(skip_serializing_if = "is_default")]
+    damaged: bool,
+    #[serde(skip_serializing_if = "is_default")]
     parked: usize,
     #[serde(skip_serializing_if = "is_default")]
     copied: bool,
@@ -225,7 +229,7 @@ macro_rules! same_fields {
     };
 }
 
-same_fields!(Absorbed, AbsorbedForm: late accepted refused conflicts pushed pulled total reset diverged parked copied
-    deletion_refused error);
-same_fields!(AbsorbedForm, Absorbed: late accepted refused conflicts pushed pulled total reset diverged parked copied
-    deletion_refused error);
+same_fields!(Absorbed, AbsorbedForm: late accepted refused conflicts pushed pulled total reset diverged damaged parked
+    copied deletion_refused error);
+same_fields!(AbsorbedForm, Absorbed: late accepted refused conflicts pushed pulled total reset diverged damaged parked
+    copied deletion_refused error);

@@ -163,9 +163,9 @@ struct Run<'a, 'b> {
 impl Run<'_, '_> {
     fn step(&mut self, step: &mut Step, answers: &[Option<Exchange>]) -> Result<Option<Exchange>, InvalidVector> {
         self.now = step.now.unwrap_or(self.now);
-        if let Some(event) = step.server {
+        if let Some(event) = &step.server {
             if let Some(server) = &mut self.server {
-                server.happens(event, self.now);
+                server.happens(event.clone(), self.now);
             }
             return Ok(None);
         }

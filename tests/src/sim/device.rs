@@ -253,14 +253,14 @@ impl Device {
         of_flight.map(told).collect()
     }
 
-    /// An answer comes from the network. Says whether it was for a session that is gone.
+    /// An answer comes from the network. If it was for a session that is gone, what it did.
     pub(super) fn receive(
         &mut self,
         number: u64,
         answer: Result<SyncResponse, Failure>,
         now: Timestamp,
         dice: &mut Dice,
-    ) -> bool {
+    ) -> Option<Vec<Absorbed>> {
         let id = RequestId(number & 0xf_ffff);
         let is_open =
             self.running.as_ref().is_some_and(|running| running.open == Some(id)) && number >> 20 == self.requests;
@@ -273,16 +273,17 @@ impl Device {
                 Err(failure) => Input::Failed { id, failure },
             };
             self.feed(input, now, dice);
-            return false;
+            return None;
         }
         // The session is gone or has given the request up, but another process of the app may still hear the answer.
+        let mut absorbed = Vec::new();
         if let (Ok(response), Some(asked)) = (answer, self.asked.get(&number).cloned()) {
             for request in asked {
                 let part = response.datasets.iter().find(|part| part.name == request.name).cloned();
-                self.absorb(&request, part, response.server_time, now, dice);
+                absorbed.push(self.absorb(&request, part, response.server_time, now, dice));
             }
         }
-        true
+        Some(absorbed)
     }
 
     /// The driver's own time-out: nothing came back.
@@ -290,6 +291,11 @@ impl Device {
         if let Some(id) = self.running.as_mut().and_then(|running| running.open.take()) {
             self.feed(Input::Failed { id, failure: Failure::Unreachable }, now, dice);
         }
+    }
+
+    /// Whether it pulls all records anew.
+    pub(super) fn pulls_all(&self) -> bool {
+        self.replica.state().is_ok_and(|state| state.pull.is_some_and(|pull| pull.snapshot))
     }
 
     /// Whether everything is pushed and pulled.

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use async_trait::async_trait;
 use sync_core::merge::push::{Commit, View};
 use sync_core::model::{
-    ChangeId, Compare, DatasetName, DeviceId, Group, Limits, Owner, PatchOp, Position, Random as _, Record,
+    ChangeId, Compare, DatasetName, DeviceId, Group, Limits, Owner, PatchOp, Position, Random as _, Record, RecordKey,
     RecordPatch, RecordState, RemovalReason, SyncCount, Timestamp, Value,
 };
 use sync_core::protocol::{DatasetRequest, Format, PROTOCOL_VERSION, Push, SyncRequest, SyncResponse, decode};
@@ -314,9 +314,14 @@ impl Server {
         self.write_for_days(times, u64::MAX, dice);
     }
 
+    /// Puts another value under a key, by somebody who is not one of the devices.
+    pub(super) fn replace(&self, key: &RecordKey, dice: &mut Dice) {
+        self.write(key.clone(), PatchOp::Replace(Value::Int(1), Compare::Nothing), dice);
+    }
+
     /// Removes what these others wrote, and lets the tombstone become old.
     pub(super) fn remove_by_others(&self, dice: &mut Dice) {
-        self.write(PatchOp::Remove(Compare::Nothing), dice);
+        self.write(key(OTHERS), PatchOp::Remove(Compare::Nothing), dice);
         self.advance(2 * TOMBSTONE_AGE_MS);
     }
 
@@ -327,16 +332,23 @@ impl Server {
                 self.advance(24 * 60 * 60 * 1000);
             }
             let value = Value::Int(i64::try_from(sequence).unwrap_or_default());
-            self.write(PatchOp::Replace(value, Compare::Nothing), dice);
+            self.write(key(OTHERS), PatchOp::Replace(value, Compare::Nothing), dice);
         }
     }
 
-    fn write(&self, op: PatchOp, dice: &mut Dice) {
-        let patch = RecordPatch { key: key(OTHERS), op, base: SyncCount::ZERO, device_time: self.now() };
+    fn write(&self, key: RecordKey, op: PatchOp, dice: &mut Dice) {
+        let patch = RecordPatch { key, op, base: SyncCount::ZERO, device_time: self.now() };
         let group = Group::new(ChangeId::random(dice), vec![patch]);
         // Each time another device, whose first push it is.
         let push = Push { device: DeviceId::random(dice), sequence: 1, groups: vec![group] };
         self.sync_by_others(DatasetRequest { push: Some(push), ..self.request() });
+    }
+
+    /// The disk makes a value another one: not even the digest says so.
+    pub(super) fn damage(&self, record: &Record) {
+        let mut commit = Commit::on(&self.store.head(&self.dataset));
+        commit.records = vec![Record { state: RecordState::Value(Value::Text("damaged".into())), ..record.clone() }];
+        self.commit_unseen(commit);
     }
 
     /// The disk loses a record: no commit says so.
@@ -344,6 +356,10 @@ impl Server {
         let mut commit = Commit::on(&self.store.head(&self.dataset));
         commit.head.digest = commit.head.digest.minus(record);
         commit.records = vec![Record { state: RecordState::Removed(RemovalReason::Removed), ..record.clone() }];
+        self.commit_unseen(commit);
+    }
+
+    fn commit_unseen(&self, commit: Commit) {
         let (store, dataset) = (Arc::clone(&self.whole), self.dataset.clone());
         self.run_to_end(|_| Box::pin(async move { Ok(store.commit(&dataset, commit).await.map(|_| ())?) }));
     }

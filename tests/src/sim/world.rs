@@ -5,6 +5,7 @@ mod faults;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sync_core::client::exchange::Absorbed;
 use sync_core::client::memory::MemoryReplica;
 use sync_core::client::session::Failure;
 use sync_core::conflict::{LogEntry, Loss};
@@ -63,6 +64,10 @@ pub(super) struct World {
     copied: bool,
     /// What the server's disk lost.
     disk_lost: Option<Record>,
+    /// It did not lose it, but has another value in its place, of which not even the digest knows.
+    disk_damaged: bool,
+    /// The devices that were told of that: they hold what the server holds.
+    damage_told: BTreeSet<usize>,
     /// When commits were made, by day.
     days: BTreeMap<CommitTag, i64>,
     /// Commits that were lost, of a day on which the server that was put back had none: by their epoch it is known that
@@ -113,6 +118,8 @@ impl World {
             bursts: 0,
             copied: false,
             disk_lost: None,
+            disk_damaged: false,
+            damage_told: BTreeSet::new(),
             days: BTreeMap::new(),
             lost_with_their_day: BTreeSet::new(),
             known_restored: true,
@@ -202,6 +209,7 @@ impl World {
         let (now, format) = (self.server.now(), self.format());
         let device = &mut self.devices[place];
         let parked: Vec<_> = device.replica.parked_units().keys().copied().collect();
+        let pulls_all = device.pulls_all();
         match device.step(now, self.options.page_records, format, &mut self.dice) {
             Step::Idle | Step::Worked => {}
             Step::Sent(Sent { id, bytes }) => {
@@ -211,12 +219,6 @@ impl World {
             }
             Step::Absorbed(absorbed) => {
                 self.trace.tell(&device.name, format!("absorbs an answer: {}", summary(&absorbed)));
-                if absorbed.diverged {
-                    self.trace.count("digest mismatches");
-                    if self.disk_lost.is_none() {
-                        return Err(format!("{} holds something else than the server", device.name));
-                    }
-                }
                 if absorbed.copied && !self.copied {
                     return Err(format!("{} takes its file for a copy, and it is none", device.name));
                 }
@@ -235,12 +237,33 @@ impl World {
                         self.trace.count(what);
                     }
                 }
-                if let Some(error) = absorbed.error.filter(|error| error.code != code::TOO_MANY_REQUESTS) {
+                if let Some(error) = absorbed.error.as_ref().filter(|error| error.code != code::TOO_MANY_REQUESTS) {
                     return Err(format!("{} was told {}: {}", device.name, error.code, error.message));
                 }
+                self.check_digests(place, pulls_all, &absorbed)?;
                 self.check_device(place)?;
             }
             Step::Ended(end) => self.trace.tell(&device.name, format!("ends its session: {end:?}")),
+        }
+        Ok(())
+    }
+
+    /// Digests differ if the server's disk did something, and each device is told once of what that did to a value, as
+    /// long as it does not pull all of it anew.
+    fn check_digests(&mut self, place: usize, pulls_all: bool, absorbed: &Absorbed) -> Checked {
+        let name = &self.devices[place].name;
+        if absorbed.diverged {
+            self.trace.count("digest mismatches");
+            if self.disk_lost.is_none() || (self.damage_told.contains(&place) && !pulls_all) {
+                return Err(format!("{name} holds something else than the server"));
+            }
+        }
+        if absorbed.damaged {
+            self.trace.count("damage told");
+            if !self.disk_damaged {
+                return Err(format!("{name} is told of damage, and there is none"));
+            }
+            self.damage_told.insert(place);
         }
         Ok(())
     }
@@ -344,9 +367,11 @@ impl World {
                     Ok(Err(error)) => return Err(format!("a device could not read an answer: {error}")),
                     Err(failure) => Err(failure),
                 };
-                if self.devices[to].receive(number, answer, now, &mut self.dice) {
+                let pulls_all = self.devices[to].pulls_all();
+                if let Some(absorbed) = self.devices[to].receive(number, answer, now, &mut self.dice) {
                     self.trace
                         .tell(&self.devices[to].name, format!("hears the answer to {number:x} after its session"));
+                    absorbed.iter().try_for_each(|absorbed| self.check_digests(to, pulls_all, absorbed))?;
                 }
                 self.check_device(to)
             }
@@ -387,7 +412,8 @@ impl World {
                 Outcome::Applied { overwritten, .. } | Outcome::Rewritten { overwritten, .. } => Some(overwritten),
                 Outcome::Conflict { .. } | Outcome::Refused(_) => None,
             });
-            let overwritten: Vec<_> = overwritten.flatten().collect();
+            let damaged = self.disk_lost.as_ref().filter(|_| self.disk_damaged).map(|record| &record.key);
+            let overwritten: Vec<_> = overwritten.flatten().filter(|it| Some(&it.key) != damaged).collect();
             compared_first(&overwritten)?;
             if self.options.mix.loses_answers() || self.copied {
                 // Who overwrote something unseen learns of it by the answer, and either side may lose that.
@@ -467,7 +493,16 @@ impl World {
         for _ in 0..60 {
             if tells == 2 || (tells == 1 && self.all_settled()) {
                 tells -= 1;
-                self.server.write_many(1, &mut self.dice);
+                match self.disk_lost.as_ref().filter(|_| self.disk_damaged) {
+                    // It shows where it goes.
+                    Some(damaged) => {
+                        let there = self.server_live.get(&damaged.key);
+                        self.ledger.gone.extend(tokens(there));
+                        self.history.lose(&damaged.key);
+                        self.server.replace(&damaged.key, &mut self.dice);
+                    }
+                    None => self.server.write_many(1, &mut self.dice),
+                }
             }
             for place in 0..self.devices.len() {
                 let named = self.named_groups();
@@ -514,6 +549,9 @@ impl World {
 
     fn check_end(&mut self) -> Checked {
         self.check_server()?;
+        if self.disk_damaged && self.damage_told.is_empty() {
+            return Err("the server's disk has changed a value, and no device was told".to_owned());
+        }
         let live = self.server_live.clone();
         let mut kept = KeptAside::default();
         for device in &self.devices {
@@ -531,7 +569,7 @@ impl World {
     }
 }
 
-fn summary(absorbed: &sync_core::client::exchange::Absorbed) -> String {
+fn summary(absorbed: &Absorbed) -> String {
     let mut parts = Vec::new();
     for (count, what) in [
         (absorbed.accepted, "accepted"),

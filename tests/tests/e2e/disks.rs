@@ -494,9 +494,13 @@ fn a_damaged_server_file_is_told_of_and_no_backup_of_it_is_made() {
             continue;
         };
         let fresh = Device::new(&folder, &name).at(server.url()).with_token(&token);
-        for command in
-            [&["sync", "--give-up-after", "3s"][..], &["put", "notes", "k100", "1"], &["sync", "--give-up-after", "3s"]]
-        {
+        let synced = fresh.run(&["sync", "--give-up-after", "3s"]);
+        assert_ends(&synced, "", &format!("the first sync with {what}"));
+        if synced.code == Some(0) {
+            // What was damaged is not among the records.
+            assert_same_lines(&fresh.ok(&["export", "notes"]), &truth);
+        }
+        for command in [&["put", "notes", "k100", "1"][..], &["sync", "--give-up-after", "3s"]] {
             assert_ends(&fresh.run(command), "", &format!("{command:?} with {what}"));
         }
         for key in ["k000", "k007", "k100", "k299"] {
@@ -510,6 +514,50 @@ fn a_damaged_server_file_is_told_of_and_no_backup_of_it_is_made() {
         assert!(!failed || log.contains("put back a backup with `syncline restore --replace`"), "{what}: {log}");
     }
     assert!(refused > 5 && sound > 0, "{refused} refused, {sound} sound");
+}
+
+#[test]
+fn a_value_that_changes_on_the_servers_disk_is_told_to_who_pulls_it_and_kept_by_who_has_it() {
+    let folder = Folder::new();
+    let data = folder.path("data");
+    let server = Server::start(&data);
+    let token = server.token("ada");
+    let [phone, tablet] =
+        ["phone", "tablet"].map(|name| Device::new(&folder, name).at(server.url()).with_token(&token));
+    phone.ok(&["put", "notes", "amount", r#"{"euros": "seventeen", "paid": false}"#]);
+    phone.ok(&["put", "notes", "other", "1"]);
+    phone.sync();
+    server.stop();
+    let [file, _] = database(&data);
+    let mut bytes = fs::read(&file).unwrap();
+    let at = bytes.windows(9).position(|window| window == b"seventeen").expect("the value is in the file");
+    bytes[at + 2] ^= 1;
+    fs::write(&file, bytes).unwrap();
+
+    let server = Server::start(&data);
+    let [phone, tablet] = [phone, tablet].map(|device| device.at(server.url()));
+    let damaged = |device: &Device| {
+        let outcome = device.ends(Exit::Failure, &["sync", "--json"]);
+        let synced: Value = serde_json::from_str(&outcome.stdout).unwrap();
+        assert_eq!((&synced["damaged"], &synced["repaired"]), (&json!(["notes"]), &json!([])));
+    };
+    damaged(&tablet);
+    assert_eq!(tablet.value("notes", "amount"), json!({"euros": "sewenteen", "paid": false}));
+    // What is there is worked with, and not told again.
+    tablet.ok(&["put", "notes", "other", "2"]);
+    tablet.sync();
+    phone.sync();
+    assert_eq!(phone.value("notes", "amount"), json!({"euros": "seventeen", "paid": false}));
+    tablet.ok(&["put", "notes", "amount", r#"{"euros": "sewenteen", "paid": true}"#]);
+    tablet.sync();
+    damaged(&phone);
+    assert_eq!(phone.value("notes", "amount"), json!({"euros": "sewenteen", "paid": true}));
+    let log = phone.json(&["conflicts", "notes"]);
+    assert!(log.to_string().contains("seventeen"), "{log}");
+    for device in [&phone, &tablet] {
+        device.ok(&["put", "notes", "other", "3"]);
+        device.sync();
+    }
 }
 
 #[test]

@@ -7,13 +7,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
-use sync_core::model::{DeviceId, EpochReason, Limits, Owner, Random as _, Timestamp};
+use sync_core::merge::push::Commit;
+use sync_core::model::{
+    DeviceId, EpochReason, Limits, Owner, Random as _, Record, RecordKey, RecordState, Timestamp, Value,
+};
 use sync_core::protocol::{DatasetRequest, DatasetResponse, PROTOCOL_VERSION, SyncRequest};
 use sync_core::vectors::{CountingRandom, Server, ServerEvent};
 use syncline_server::auth::policy::Caller;
 use syncline_server::clock::{Clock, RandomSource, Sleep};
 use syncline_server::service::{Service, ServiceParts, ServiceSettings};
 use syncline_server::store::memory::{MemorySnapshot, MemoryStore};
+use syncline_server::store::{DatasetAddress, Store as _};
 
 /// A server with a clock that stands still and the documented random source.
 pub(crate) struct RealServer {
@@ -22,6 +26,8 @@ pub(crate) struct RealServer {
     clock: Arc<AtomicI64>,
     service: Service,
     backup: MemorySnapshot,
+    /// What was last asked for.
+    dataset: Option<DatasetAddress>,
 }
 
 /// The prefix of the server's random source.
@@ -41,18 +47,29 @@ impl RealServer {
         };
         let service = Service::new(parts.clone(), ServiceSettings::default());
         let backup = store.snapshot();
-        Self { store, parts, clock, service, backup }
+        Self { store, parts, clock, service, backup, dataset: None }
     }
 
     fn fence(&self, why: EpochReason) {
         now_or_never(self.service.fence(why)).expect("the memory store does not fail");
+    }
+
+    /// Writes as a disk does that changes what it holds: the head stays as it is.
+    fn damage(&self, key: &RecordKey) {
+        let dataset = self.dataset.as_ref().expect("something was synced");
+        let record = self.store.live_records(dataset).into_iter().find(|record| record.key == *key);
+        let record = Record { state: RecordState::Value(Value::Null), ..record.expect("the server has it") };
+        let commit = Commit { records: vec![record], ..Commit::on(&self.store.head(dataset)) };
+        now_or_never(self.store.commit(dataset, commit)).expect("the memory store does not fail");
     }
 }
 
 impl Server for RealServer {
     fn sync(&mut self, device: DeviceId, request: &DatasetRequest, now: Timestamp) -> Option<DatasetResponse> {
         self.clock.store(now.0, Ordering::Relaxed);
-        let caller = Caller::Identity(Owner::parse("vectors:identity").expect("it is a valid owner"));
+        let owner = Owner::parse("vectors:identity").expect("it is a valid owner");
+        self.dataset = Some(DatasetAddress { owner: owner.clone(), name: request.name.clone() });
+        let caller = Caller::Identity(owner);
         let request = SyncRequest {
             version: PROTOCOL_VERSION,
             device,
@@ -83,6 +100,7 @@ impl Server for RealServer {
                 let settings = ServiceSettings { limits, ..ServiceSettings::default() };
                 self.service = Service::new(self.parts.clone(), settings);
             }
+            ServerEvent::Damage(key) => self.damage(&key),
         }
     }
 }

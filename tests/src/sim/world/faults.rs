@@ -226,7 +226,7 @@ impl World {
         self.lost_with_their_day.extend(lost);
     }
 
-    /// The server's disk loses a record that a device holds and does not change.
+    /// The server's disk loses a record that a device holds and does not change, or changes its value.
     fn lose_from_disk(&mut self) {
         if self.disk_lost.is_some() || self.server.is_busy() {
             return;
@@ -243,9 +243,16 @@ impl World {
         let records = self.server.store().live_records(&self.server.dataset);
         let mut plain = records.into_iter().filter(|record| record.key.as_str().starts_with(['l', 'k', 'r', 'a', 'e']));
         let Some(record) = plain.find(held) else { return };
-        self.trace.tell("server", format!("loses {} from its disk", record.key));
-        self.trace.count("records lost from disk");
-        self.server.lose(&record);
+        self.disk_damaged = self.dice.per_mille(500);
+        if self.disk_damaged {
+            self.trace.tell("server", format!("has another value of {} on its disk", record.key));
+            self.trace.count("records damaged on disk");
+            self.server.damage(&record);
+        } else {
+            self.trace.tell("server", format!("loses {} from its disk", record.key));
+            self.trace.count("records lost from disk");
+            self.server.lose(&record);
+        }
         self.history.lose(&record.key);
         self.disk_lost = Some(record);
         self.server_live = self.live();

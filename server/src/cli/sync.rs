@@ -4,6 +4,7 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use flate2::Compression;
@@ -17,6 +18,7 @@ use sync_core::client::session::{Failure, Input, Output as Step, Session, Sessio
 use sync_core::device::{DatasetStatus, Login};
 use sync_core::model::{DatasetName, Divergence};
 use sync_core::protocol::{ErrorBody, Format, SyncRequest, SyncResponse, code, decode, encode};
+use tokio::task::JoinSet;
 
 use crate::causes::with_causes;
 use crate::cli::exit::{CliError, Exit};
@@ -42,8 +44,8 @@ pub(super) fn sync(device: &mut Device, output: &Output, way: Way, datasets: &[S
     let login = device.login.clone().ok_or_else(|| {
         CliError::NotSignedIn("sign in to sync: pass --token or --token-file; all changes are kept".into())
     })?;
-    let server = Server::new(server.as_deref(), token, login, give_up_after)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let server = Arc::new(Server::new(server.as_deref(), token, login, give_up_after)?);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     if watch {
         return runtime.block_on(watch::watch(device, output, &server, names));
     }
@@ -67,7 +69,7 @@ struct Synced {
 async fn sync_once(
     device: &mut Device,
     output: &Output,
-    server: &Server,
+    server: &Arc<Server>,
     names: &[DatasetName],
 ) -> Result<Synced, CliError> {
     let before = statuses(device)?;
@@ -97,23 +99,37 @@ fn not_synced(dataset: &DatasetName, error: &ErrorBody) -> String {
 /// Executes what the session says until it is over.
 async fn drive(
     device: &mut Device,
-    server: &Server,
+    server: &Arc<Server>,
     mut session: Session,
     progress: &ProgressBar,
     summary: &mut Summary,
 ) -> Result<(SessionEnd, BTreeMap<DatasetName, ErrorBody>), CliError> {
     let mut limits = device.db.limits()?.0;
-    while let Some(step) = session.poll_output() {
+    // On another thread, as this one waits for the disk. What is open when the session ends is given up.
+    let mut requests = JoinSet::new();
+    loop {
+        let Some(step) = session.poll_output() else {
+            let Some(answered) = requests.join_next().await else { break };
+            let (id, answer) =
+                answered.map_err(|error| CliError::Failed(format!("no request can be sent: {error}")))?;
+            let input = match answer {
+                Ok(response) => Input::Received { id, response },
+                Err(failure) => Input::Failed { id, failure },
+            };
+            session.handle(input, now(), &mut Draw(&SystemRandom));
+            continue;
+        };
         let input = match step {
             Step::Prepare { dataset, first } => {
                 let address = device.address_of(dataset.clone());
                 let prepared = device.db.prepare(&address, &limits, first)?;
                 Input::Prepared { dataset, request: prepared.request.map(Box::new) }
             }
-            Step::Send { id, request } => match server.send(&request).await {
-                Ok(response) => Input::Received { id, response },
-                Err(failure) => Input::Failed { id, failure },
-            },
+            Step::Send { id, request } => {
+                let server = Arc::clone(server);
+                requests.spawn(async move { (id, server.send(&request).await) });
+                continue;
+            }
             Step::Absorb { request, response, server_time } => {
                 let address = device.address_of(request.name.clone());
                 let response = response.map(|response| *response);

@@ -93,7 +93,8 @@ pub enum Output {
         /// Ask even if there is nothing to push.
         first: bool,
     },
-    /// Send a request, with the token that is current then.
+    /// Send a request, with the token that is current then. Until its answer is there, what else is to be done is done:
+    /// the next page of a pull is on its way while the one before is absorbed.
     Send {
         /// Which request this is.
         id: RequestId,
@@ -180,6 +181,10 @@ pub struct Session {
     preparing: BTreeSet<DatasetName>,
     ready: VecDeque<Box<DatasetRequest>>,
     absorbing: BTreeSet<DatasetName>,
+    /// A request for the next page, which was sent before the dataset was prepared for it.
+    ahead: Option<(RequestId, Box<SyncRequest>)>,
+    /// Its answer, if that came sooner too.
+    early: Option<Input>,
     errors: BTreeMap<DatasetName, ErrorBody>,
     /// Rounds in which nothing but conflicts came back.
     fruitless: u32,
@@ -207,6 +212,8 @@ impl Session {
             preparing: BTreeSet::new(),
             ready: VecDeque::new(),
             absorbing: BTreeSet::new(),
+            ahead: None,
+            early: None,
             errors: BTreeMap::new(),
             fruitless: 0,
             fruitless_since: None,
@@ -242,6 +249,12 @@ impl Session {
             (State::Waiting { id: open, .. }, Input::Failed { id, failure }) if *open == id => {
                 self.failed(failure, now, random);
             }
+            (
+                State::Preparing | State::Absorbing | State::Sleeping { .. },
+                early @ (Input::Received { id, .. } | Input::Failed { id, .. }),
+            ) if self.early.is_none() && self.ahead.as_ref().is_some_and(|(ahead, _)| *ahead == id) => {
+                self.early = Some(early);
+            }
             (State::Absorbing, Input::Absorbed { dataset, absorbed }) if self.absorbing.remove(&dataset) => {
                 // The device's own work takes time too, and none of that which the server has to answer.
                 self.last_progress = now;
@@ -255,6 +268,11 @@ impl Session {
                 State::Preparing | State::Waiting { .. } | State::Absorbing | State::Sleeping { .. } | State::Ended,
                 _,
             ) => {}
+        }
+        if matches!(self.state, State::Waiting { .. })
+            && let Some(early) = self.early.take()
+        {
+            self.handle(early, now, random);
         }
     }
 
@@ -297,21 +315,49 @@ impl Session {
             patches += count;
             datasets.extend(self.ready.pop_front().map(|next| *next));
         }
-        self.send(Box::new(SyncRequest {
+        let request = self.request_for(datasets);
+        match self.ahead.take() {
+            Some((id, ahead)) if ahead == request => self.state = State::Waiting { id, request },
+            _ => self.send(request),
+        }
+    }
+
+    fn request_for(&self, datasets: Vec<DatasetRequest>) -> Box<SyncRequest> {
+        Box::new(SyncRequest {
             version: PROTOCOL_VERSION,
             device: self.config.device,
             app: None,
             limits_version: self.config.limits_version,
             list: self.list,
             datasets,
-        }));
+        })
     }
 
     fn send(&mut self, request: Box<SyncRequest>) {
+        let id = self.open(request.clone());
+        self.state = State::Waiting { id, request };
+    }
+
+    fn open(&mut self, request: Box<SyncRequest>) -> RequestId {
         self.requests += 1;
         let id = RequestId(self.requests);
-        self.outputs.push_back(Output::Send { id, request: request.clone() });
-        self.state = State::Waiting { id, request };
+        self.outputs.push_back(Output::Send { id, request });
+        id
+    }
+
+    /// Asks for the next page of a pull while this one is absorbed, if nothing else is to be asked. Should the device then
+    /// want something else, such as to begin anew, that is sent, and the answer to this is late.
+    fn ask_ahead(&mut self, asked: &[DatasetRequest], answers: &BTreeMap<DatasetName, Box<DatasetResponse>>) {
+        let [asked] = asked else { return };
+        let page = answers.get(&asked.name).and_then(|answer| answer.page.as_ref());
+        let is_alone = self.ready.is_empty() && self.to_prepare.is_empty() && !self.list && self.pause_ms == 0;
+        if let Some(next) = page.and_then(|page| page.next.as_ref()).filter(|_| is_alone) {
+            let snapshot = asked.snapshot || asked.cursor.is_none();
+            let cursor = asked.cursor.filter(|_| !snapshot);
+            let ahead = DatasetRequest { cursor, snapshot, page: Some(next.clone()), push: None, ..asked.clone() };
+            let request = self.request_for(vec![ahead]);
+            self.ahead = Some((self.open(request.clone()), request));
+        }
     }
 
     fn received(
@@ -341,6 +387,7 @@ impl Session {
         let server_time = response.server_time;
         let mut answers: BTreeMap<_, _> =
             response.datasets.into_iter().map(|answer| (answer.name.clone(), Box::new(answer))).collect();
+        self.ask_ahead(&asked, &answers);
         self.state = State::Absorbing;
         for request in asked {
             self.absorbing.insert(request.name.clone());

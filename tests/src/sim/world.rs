@@ -282,7 +282,7 @@ impl World {
         base_and_pending(&device.name, &visible, &base, &pending)?;
         let floor = self.server.store().head(&self.server.dataset).floor;
         let state = device.replica.state().expect("memory does not fail");
-        if let Some(lost) = &self.disk_lost
+        if let Some(lost) = self.disk_lost.as_ref().filter(|_| !self.disk_damaged)
             && state.pull.is_some_and(|pull| pull.snapshot)
             && state.cursor.is_none_or(|cursor| cursor.count < floor)
         {
@@ -424,8 +424,8 @@ impl World {
                 self.excuse_live();
                 self.note_deletion(commit.head.lineage.clone());
             }
-            if let Some(lost) =
-                self.disk_lost.as_ref().filter(|lost| commit.records.iter().any(|it| it.key == lost.key))
+            if let Some(lost) = self.disk_lost.as_ref().filter(|_| !self.disk_damaged)
+                && commit.records.iter().any(|it| it.key == lost.key)
             {
                 // Overwritten by who may not have seen it.
                 self.ledger.gone.extend(tokens(lost.value()));

@@ -1,5 +1,6 @@
 //! `sync --watch`: the driver of the core's watch machine.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Response;
@@ -38,7 +39,7 @@ enum Waited {
 pub(super) async fn watch(
     device: &mut Device,
     output: &Output,
-    server: &Server,
+    server: &Arc<Server>,
     names: Vec<DatasetName>,
 ) -> Result<Exit, CliError> {
     let mut watch = Watch::new(names);

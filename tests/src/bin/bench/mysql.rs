@@ -10,7 +10,7 @@ use syncline_server::store::mysql::MysqlStore;
 use tests::harness::{Folder, MariaDb, Server, migrate};
 use tokio::runtime::Runtime;
 
-use crate::pushes::{DEVICES_MAX, DURATION, Load, ROUNDS, SHARE, SIZES, patches, pushes};
+use crate::pushes::{DEVICES_MAX, DURATION, LINEAGE, Load, ROUNDS, SHARE, SIZES, patches, pushes};
 use crate::report::{Aim, Report, median};
 
 /// Connections that write at once, as the server has.
@@ -113,7 +113,7 @@ async fn transaction(
         row.push_bind(dataset(*device)).push_bind(format!("local:{}", dataset(*device)).into_bytes()).push("'d'");
         row.push_bind(vec![1_u8; 16]).push_bind(count(*device)).push_bind(vec![2_u8; 8]).push("0, TRUE, 1000, 50000");
         row.push_bind(vec![3_u8; 16]).push_bind(1_i64 << 40).push_bind(vec![1_u8; 16]);
-        row.push_bind(count(*device)).push_bind(vec![4_u8; 1_500]);
+        row.push_bind(count(*device)).push_bind(LINEAGE.as_slice());
     });
     query.push(
         " ON DUPLICATE KEY UPDATE epoch = VALUES(epoch), sync_count = VALUES(sync_count), tag = VALUES(tag),

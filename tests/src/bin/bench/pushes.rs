@@ -24,6 +24,8 @@ pub(crate) const DEVICES_MAX: usize = 64;
 pub(crate) const SIZES: [usize; 3] = [1, 10, 100];
 pub(crate) const DURATION: Duration = Duration::from_millis(1_500);
 pub(crate) const ROUNDS: usize = 3;
+/// As long as the line of a dataset whose pushes are many: it has 64 tags, of small counts here.
+pub(crate) const LINEAGE: [u8; 840] = [4; 840];
 /// The share of the limit that we want of the most devices.
 pub(crate) const SHARE: f64 = 0.5;
 
@@ -241,8 +243,7 @@ fn raw(file: &Path, devices: usize, size: usize, shared: bool) -> f64 {
             let update =
                 "UPDATE dataset SET epoch = ?2, sync_count = ?3, tag = ?4, records = ?5, bytes = ?6, digest = ?7,
                 modified_at = ?8, modified_by = ?2, next_change = next_change + 1, lineage = ?9 WHERE id = ?1";
-            let head =
-                params![dataset, [1_u8; 16], count, [2_u8; 8], 1_000, 50_000, [3_u8; 16], 1_i64 << 40, [4_u8; 1_500]];
+            let head = params![dataset, [1_u8; 16], count, [2_u8; 8], 1_000, 50_000, [3_u8; 16], 1_i64 << 40, LINEAGE];
             connection.prepare_cached(update).and_then(|mut it| it.execute(head)).expect("it is written");
             let upsert = "INSERT INTO record (dataset, key, sync_count, modified_by, modified_at, device_time, value)
                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (dataset, key) DO UPDATE SET sync_count = ?3, removal = NULL,

@@ -35,7 +35,8 @@ pub(crate) fn measure(report: &mut Report) {
     proxy.accept_only(None);
 
     let reader = device("items-zstd");
-    writer.ok_with_input(&["apply", "items", "-"], &put_lines(&edits(&records)));
+    let edits = edits(&records);
+    writer.ok_with_input(&["apply", "items", "-"], &put_lines(&edits));
     let before = proxy.bytes();
     writer.ok(&["sync", "items"]);
     let pushed = (proxy.bytes().requests - before.requests) as f64 / 1e3;
@@ -44,6 +45,15 @@ pub(crate) fn measure(report: &mut Report) {
     reader.ok(&["sync", "items"]);
     let pulled = (proxy.bytes().answers - before.answers) as f64 / 1e3;
     report.figure("pull of them by another device", "KB", pulled, None);
+    // What it would be if only changed fields travelled: a pull of records that have nothing else.
+    let fields: Vec<_> =
+        edits.iter().map(|(key, value)| (key.clone(), serde_json::json!({ "n": value["n"] }))).collect();
+    writer.ok_with_input(&["apply", "fields", "-"], &put_lines(&fields));
+    writer.sync();
+    let before = proxy.bytes();
+    reader.ok(&["sync", "fields"]);
+    let pulled = (proxy.bytes().answers - before.answers) as f64 / 1e3;
+    report.figure("pull of them, if only the changed field travelled", "KB", pulled, None);
 
     for number in 0..100 {
         writer.ok(&["put", &format!("many{number}"), "a", "1"]);

@@ -1,5 +1,6 @@
 //! One dataset's part of a round trip: what a device asks for, and what it makes of the answer.
 
+use crate::conflict::Cause;
 use crate::merge::freeze::freeze;
 use crate::merge::pull::{Arrived, Pulled, plan_page, plan_reset, plan_restart};
 use crate::merge::replica::{GroupHeader, GroupState, Plan, Pull, Replica, ReplicaError, ReplicaState, Verdict, Write};
@@ -236,6 +237,9 @@ pub fn plan_response(
             absorbed.reset = Some(ended);
             return Ok((plan_reset(replica, state, ended, context)?, absorbed));
         }
+        if snapshot && is_older(&state, &arrived) {
+            return Ok((plan_restart(ReplicaState { pull: None, ..state }, false), absorbed));
+        }
         let (plan, Pulled { diverged, damaged, parked, .. }) =
             plan_page(replica, state, snapshot, arrived, server_time, context)?;
         absorbed.diverged = diverged;
@@ -257,6 +261,14 @@ pub fn plan_response(
         return Ok((plan, absorbed));
     }
     Ok((Plan::default(), absorbed))
+}
+
+/// Whether a snapshot is of a time before what is here: it is the answer to a request for an earlier one, which looked the
+/// same, or the server was put back. It can tell which if it is asked with the cursor. After a reset it has told.
+fn is_older(state: &ReplicaState, arrived: &Arrived) -> bool {
+    let is_told = matches!(state.pull, Some(Pull { lost: Some((cause, _)), .. }) if cause != Cause::Digest);
+    let Some(cursor) = state.cursor.filter(|_| !is_told) else { return false };
+    arrived.position.is_some_and(|position| position.count < cursor.count && state.lineage.contains(position))
 }
 
 /// A page in the words of the planner. What the page leaves out of the line, the device has.

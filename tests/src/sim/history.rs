@@ -57,11 +57,14 @@ impl History {
             let (newest, answered) = self.pushes.entry(*device).or_default();
             let outcomes = &push.answer.outcomes;
             // Nothing tells one process of what another has decided if that wrote nothing.
-            let is_harmless = outcomes == answered || !writes(outcomes) && !writes(answered);
-            if !self.expects_twins && (push.sequence < *newest || (push.sequence == *newest && !is_harmless)) {
+            let is_repeat = push.sequence == *newest && outcomes == answered;
+            let is_harmless = is_repeat || !writes(outcomes) && !writes(answered);
+            if !self.expects_twins && push.sequence <= *newest && !is_harmless {
                 return Err(format!("push {} of a device is decided after {newest}", push.sequence));
             }
-            (*newest, *answered) = (push.sequence, outcomes.clone());
+            if push.sequence >= *newest {
+                (*newest, *answered) = (push.sequence, outcomes.clone());
+            }
         }
         if commit.clear {
             (self.records, self.replaced) = Default::default();

@@ -240,6 +240,11 @@ impl World {
                 if let Some(error) = absorbed.error.as_ref().filter(|error| error.code != code::TOO_MANY_REQUESTS) {
                     return Err(format!("{} was told {}: {}", device.name, error.code, error.message));
                 }
+                if absorbed.reset.is_some() {
+                    // What it had removed without knowing may be gone on the server, and come again from who wrote it.
+                    let remover = format!("{} under ", self.devices[place].name);
+                    self.ledger.removed.retain(|_, it| !it.starts_with(&remover));
+                }
                 self.check_digests(place, pulls_all, &absorbed)?;
                 self.check_device(place)?;
             }

@@ -165,6 +165,8 @@ pub(super) struct Server {
     store: MemoryStore,
     /// The same and its mirror, if it has one.
     whole: Arc<dyn Store>,
+    /// Another store does the same besides.
+    is_mirrored: bool,
     /// Processes over one store: two for the devices, one for others.
     services: [Arc<Service>; 3],
     parts: ServiceParts,
@@ -188,6 +190,7 @@ const PUSHES_REMEMBERED: usize = 2;
 impl Server {
     /// A server over the memory store, which `other` mirrors, if there is one. That remembers as much as it always does.
     pub(super) fn new(seed: u64, hooked: bool, other: Option<Other>) -> Self {
+        let is_mirrored = other.is_some();
         let (store, whole): (_, Arc<dyn Store>) = match other {
             None => {
                 let store = MemoryStore::forgetful(PUSHES_REMEMBERED);
@@ -214,7 +217,7 @@ impl Server {
         let owner = Owner::parse("sim:one").expect("it is a valid owner");
         let name = DatasetName::parse("ledger").expect("it is a valid name");
         let dataset = DatasetAddress { owner, name };
-        Self { store, whole, services, parts, settings, tasks: Vec::new(), commits, clock, dataset }
+        Self { store, whole, is_mirrored, services, parts, settings, tasks: Vec::new(), commits, clock, dataset }
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -243,6 +246,11 @@ impl Server {
         let future = Box::pin(async move { service.sync(&caller, request).await });
         self.tasks.push(Task { from, id, future });
         is_ahead
+    }
+
+    /// Whether its disk can do what no commit does: another store need not take a record without a new count.
+    pub(super) const fn can_be_damaged(&self) -> bool {
+        !self.is_mirrored
     }
 
     pub(super) fn is_busy(&self) -> bool {

@@ -228,7 +228,7 @@ impl World {
 
     /// The server's disk loses a record that a device holds and does not change, or changes its value.
     fn lose_from_disk(&mut self) {
-        if self.disk_lost.is_some() || self.server.is_busy() {
+        if self.disk_lost.is_some() || self.server.is_busy() || !self.server.can_be_damaged() {
             return;
         }
         let held = |record: &Record| {

@@ -10,7 +10,7 @@ use tests::soak::{Killed, Round, StoreKind, soak};
 #[derive(Parser)]
 #[command(name = "soak")]
 struct Arguments {
-    /// How long; a round that has begun is finished.
+    /// How long; a seed that has begun is finished, with a round for each kind of kill.
     #[arg(long, default_value_t = 10)]
     minutes: u64,
     /// How long each round writes and kills.

@@ -78,6 +78,12 @@ impl Ledger {
         }
     }
 
+    /// What a device removed of these tokens may come back.
+    pub(super) fn excuse_removals(&mut self, who: &str, tokens: &BTreeSet<String>) {
+        let by_them = format!("{who} under ");
+        self.removed.retain(|token, remover| !tokens.contains(token) || !remover.starts_with(&by_them));
+    }
+
     /// Whether the app that wrote a token saw another one there, or one that was written over it.
     pub(super) fn has_seen(&self, token: &str, other: &str) -> bool {
         let mut over: Vec<&str> = vec![token];

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use sync_core::client::exchange::Absorbed;
 use sync_core::client::memory::MemoryReplica;
 use sync_core::client::session::Failure;
-use sync_core::conflict::{LogEntry, Loss};
+use sync_core::conflict::{Cause, LogEntry, Loss};
 use sync_core::merge::push::Outcome;
 use sync_core::merge::replica::{GroupHeader, Plan, Replica as _, Write};
-use sync_core::model::{ChangeId, CommitTag, DeviceId, Lineage, Record, SyncCount, Timestamp, Value};
+use sync_core::model::{ChangeId, CommitTag, DeviceId, Lineage, Record, RecordKey, SyncCount, Timestamp, Value};
 use sync_core::policy::OnDelete;
 use sync_core::protocol::{ErrorBody, Format, SyncResponse, code, decode, encode};
 use syncline_server::store::memory::MemorySnapshot;
@@ -62,11 +62,9 @@ pub(super) struct World {
     bursts: usize,
     /// Some device's file was copied, or put back.
     copied: bool,
-    /// What the server's disk lost.
-    disk_lost: Option<Record>,
-    /// It did not lose it, but has another value in its place, of which not even the digest knows.
-    disk_damaged: bool,
-    /// The devices that were told of that: they hold what the server holds.
+    /// What the server's disk did.
+    disk_fault: Option<DiskFault>,
+    /// The devices that were told of damage: they hold what the server holds.
     damage_told: BTreeSet<usize>,
     /// When commits were made, by day.
     days: BTreeMap<CommitTag, i64>,
@@ -78,6 +76,14 @@ pub(super) struct World {
     /// Requests that tell it so, if they are answered.
     telling: BTreeSet<(usize, u64)>,
     trace: Trace,
+}
+
+/// What a server's disk does by itself.
+enum DiskFault {
+    /// It loses a record, and its digest with it.
+    Lost(Record),
+    /// It has another value under a key, of which not even the digest knows.
+    Damaged(RecordKey),
 }
 
 type Checked = Result<(), String>;
@@ -117,8 +123,7 @@ impl World {
             restores: 0,
             bursts: 0,
             copied: false,
-            disk_lost: None,
-            disk_damaged: false,
+            disk_fault: None,
             damage_told: BTreeSet::new(),
             days: BTreeMap::new(),
             lost_with_their_day: BTreeSet::new(),
@@ -240,11 +245,6 @@ impl World {
                 if let Some(error) = absorbed.error.as_ref().filter(|error| error.code != code::TOO_MANY_REQUESTS) {
                     return Err(format!("{} was told {}: {}", device.name, error.code, error.message));
                 }
-                if absorbed.reset.is_some() {
-                    // What it had removed without knowing may be gone on the server, and come again from who wrote it.
-                    let remover = format!("{} under ", self.devices[place].name);
-                    self.ledger.removed.retain(|_, it| !it.starts_with(&remover));
-                }
                 self.check_digests(place, pulls_all, &absorbed)?;
                 self.check_device(place)?;
             }
@@ -259,18 +259,26 @@ impl World {
         let name = &self.devices[place].name;
         if absorbed.diverged {
             self.trace.count("digest mismatches");
-            if self.disk_lost.is_none() || (self.damage_told.contains(&place) && !pulls_all) {
+            if self.disk_fault.is_none() || (self.damage_told.contains(&place) && !pulls_all) {
                 return Err(format!("{name} holds something else than the server"));
             }
         }
         if absorbed.damaged {
             self.trace.count("damage told");
-            if !self.disk_damaged {
+            if self.damaged().is_none() {
                 return Err(format!("{name} is told of damage, and there is none"));
             }
             self.damage_told.insert(place);
         }
         Ok(())
+    }
+
+    /// The record that has another value on the server's disk than somebody wrote.
+    const fn damaged(&self) -> Option<&RecordKey> {
+        match &self.disk_fault {
+            Some(DiskFault::Damaged(key)) => Some(key),
+            _ => None,
+        }
     }
 
     fn check_device(&mut self, place: usize) -> Checked {
@@ -287,7 +295,7 @@ impl World {
         base_and_pending(&device.name, &visible, &base, &pending)?;
         let floor = self.server.store().head(&self.server.dataset).floor;
         let state = device.replica.state().expect("memory does not fail");
-        if let Some(lost) = self.disk_lost.as_ref().filter(|_| !self.disk_damaged)
+        if let Some(DiskFault::Lost(lost)) = &self.disk_fault
             && state.pull.is_some_and(|pull| pull.snapshot)
             && state.cursor.is_none_or(|cursor| cursor.count < floor)
         {
@@ -308,6 +316,11 @@ impl World {
         for entry in device.read_log() {
             self.trace.tell(&device.name, format!("logs as {}: {}", entry.cause.name(), losses(&entry)));
             loses_by_policy(&entry)?;
+            if entry.cause == Cause::Restored {
+                // What it had removed before it knew of the loss may come again from who wrote it.
+                let lost: BTreeSet<_> = entry.losses.iter().flat_map(|loss| tokens(loss.value.as_ref())).collect();
+                self.ledger.excuse_removals(&device.name, &lost);
+            }
             // Who removes a map afterwards has seen it without this.
             let fields = entry.losses.iter().filter(|loss| !loss.path.is_empty());
             self.ledger.gone.extend(fields.flat_map(|loss| tokens(loss.value.as_ref())));
@@ -417,8 +430,7 @@ impl World {
                 Outcome::Applied { overwritten, .. } | Outcome::Rewritten { overwritten, .. } => Some(overwritten),
                 Outcome::Conflict { .. } | Outcome::Refused(_) => None,
             });
-            let damaged = self.disk_lost.as_ref().filter(|_| self.disk_damaged).map(|record| &record.key);
-            let overwritten: Vec<_> = overwritten.flatten().filter(|it| Some(&it.key) != damaged).collect();
+            let overwritten: Vec<_> = overwritten.flatten().filter(|it| Some(&it.key) != self.damaged()).collect();
             compared_first(&overwritten)?;
             if self.options.mix.loses_answers() || self.copied {
                 // Who overwrote something unseen learns of it by the answer, and either side may lose that.
@@ -429,7 +441,7 @@ impl World {
                 self.excuse_live();
                 self.note_deletion(commit.head.lineage.clone());
             }
-            if let Some(lost) = self.disk_lost.as_ref().filter(|_| !self.disk_damaged)
+            if let Some(DiskFault::Lost(lost)) = &self.disk_fault
                 && commit.records.iter().any(|it| it.key == lost.key)
             {
                 // Overwritten by who may not have seen it.
@@ -488,7 +500,7 @@ impl World {
         self.network.clear();
         self.server.crash();
         // A page tells of what a disk has lost, and there is one with the next write; a snapshot alone does not tell.
-        let mut tells = if self.disk_lost.is_some() { 2 } else { 0 };
+        let mut tells = if self.disk_fault.is_some() { 2 } else { 0 };
         for place in 0..self.devices.len() {
             self.devices[place].crash();
             if self.options.mix == Mix::Claimed {
@@ -498,15 +510,14 @@ impl World {
         for _ in 0..60 {
             if tells == 2 || (tells == 1 && self.all_settled()) {
                 tells -= 1;
-                match self.disk_lost.as_ref().filter(|_| self.disk_damaged) {
+                match &self.disk_fault {
                     // It shows where it goes.
-                    Some(damaged) => {
-                        let there = self.server_live.get(&damaged.key);
-                        self.ledger.gone.extend(tokens(there));
-                        self.history.lose(&damaged.key);
-                        self.server.replace(&damaged.key, &mut self.dice);
+                    Some(DiskFault::Damaged(key)) => {
+                        self.ledger.gone.extend(tokens(self.server_live.get(key)));
+                        self.history.lose(key);
+                        self.server.replace(key, &mut self.dice);
                     }
-                    None => self.server.write_many(1, &mut self.dice),
+                    _ => self.server.write_many(1, &mut self.dice),
                 }
             }
             for place in 0..self.devices.len() {
@@ -554,7 +565,7 @@ impl World {
 
     fn check_end(&mut self) -> Checked {
         self.check_server()?;
-        if self.disk_damaged && self.damage_told.is_empty() {
+        if self.damaged().is_some() && self.damage_told.is_empty() {
             return Err("the server's disk has changed a value, and no device was told".to_owned());
         }
         let live = self.server_live.clone();

@@ -18,6 +18,11 @@ fn record(server: &Server, key: &str) -> String {
     format!("{}/v1/datasets/notes/records/{key}", server.url())
 }
 
+/// Two devices of the same user.
+fn phone_and_tablet(folder: &Folder, server: &Server, token: &str) -> [Device; 2] {
+    ["phone", "tablet"].map(|name| Device::new(folder, name).at(server.url()).with_token(token))
+}
+
 /// Runs a command of the binary under a hardship.
 fn run(hardship: &Hardship, arguments: &[&str], paths: &[&Path]) -> Output {
     hardship.command(syncline()).args(arguments).args(paths).output().unwrap()
@@ -74,8 +79,7 @@ fn check_full_server(filling: &Filling) {
     let data = folder.path("data");
     let server = Server::start(&data);
     let token = server.token("ada");
-    let [phone, tablet] =
-        ["phone", "tablet"].map(|name| Device::new(&folder, name).at(server.url()).with_token(&token));
+    let [phone, tablet] = phone_and_tablet(&folder, &server, &token);
     phone.ok(&["put", "notes", "before", "1"]);
     phone.sync();
 
@@ -219,8 +223,7 @@ fn a_device_without_room_says_so_keeps_what_it_had_and_goes_on_once_there_is_som
     let folder = Folder::new();
     let server = Server::start(&folder.path("data"));
     let token = server.token("ada");
-    let [phone, tablet] =
-        ["phone", "tablet"].map(|name| Device::new(&folder, name).at(server.url()).with_token(&token));
+    let [phone, tablet] = phone_and_tablet(&folder, &server, &token);
     let lines = |text: &str| -> String {
         (0..200).map(|at| json!({"op": "put", "key": format!("k{at:03}"), "value": text}).to_string() + "\n").collect()
     };
@@ -522,8 +525,7 @@ fn a_value_that_changes_on_the_servers_disk_is_told_to_who_pulls_it_and_kept_by_
     let data = folder.path("data");
     let server = Server::start(&data);
     let token = server.token("ada");
-    let [phone, tablet] =
-        ["phone", "tablet"].map(|name| Device::new(&folder, name).at(server.url()).with_token(&token));
+    let [phone, tablet] = phone_and_tablet(&folder, &server, &token);
     phone.ok(&["put", "notes", "amount", r#"{"euros": "seventeen", "paid": false}"#]);
     phone.ok(&["put", "notes", "other", "1"]);
     phone.sync();

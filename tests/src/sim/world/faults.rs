@@ -6,7 +6,7 @@ use sync_core::merge::stack::Context;
 use sync_core::merge::write::plan_delete;
 use sync_core::model::{CommitTag, Lineage, Position, Record, SyncCount, limits};
 
-use super::{Checked, Message, World};
+use super::{Checked, DiskFault, Message, World};
 use crate::sim::checks::identity_wins;
 use crate::sim::device::Device;
 use crate::sim::history::History;
@@ -228,7 +228,7 @@ impl World {
 
     /// The server's disk loses a record that a device holds and does not change, or changes its value.
     fn lose_from_disk(&mut self) {
-        if self.disk_lost.is_some() || self.server.is_busy() || !self.server.can_be_damaged() {
+        if self.disk_fault.is_some() || self.server.is_busy() || !self.server.can_be_damaged() {
             return;
         }
         let held = |record: &Record| {
@@ -243,18 +243,18 @@ impl World {
         let records = self.server.store().live_records(&self.server.dataset);
         let mut plain = records.into_iter().filter(|record| record.key.as_str().starts_with(['l', 'k', 'r', 'a', 'e']));
         let Some(record) = plain.find(held) else { return };
-        self.disk_damaged = self.dice.per_mille(500);
-        if self.disk_damaged {
+        self.history.lose(&record.key);
+        self.disk_fault = Some(if self.dice.per_mille(500) {
             self.trace.tell("server", format!("has another value of {} on its disk", record.key));
             self.trace.count("records damaged on disk");
             self.server.damage(&record);
+            DiskFault::Damaged(record.key)
         } else {
             self.trace.tell("server", format!("loses {} from its disk", record.key));
             self.trace.count("records lost from disk");
             self.server.lose(&record);
-        }
-        self.history.lose(&record.key);
-        self.disk_lost = Some(record);
+            DiskFault::Lost(record)
+        });
         self.server_live = self.live();
     }
 

@@ -237,7 +237,7 @@ pub fn plan_response(
             absorbed.reset = Some(ended);
             return Ok((plan_reset(replica, state, ended, context)?, absorbed));
         }
-        if snapshot && is_older(&state, &arrived) {
+        if snapshot && leaves_cursor(&state, &arrived) {
             return Ok((plan_restart(ReplicaState { pull: None, ..state }, false), absorbed));
         }
         let (plan, Pulled { diverged, damaged, parked, .. }) =
@@ -263,12 +263,12 @@ pub fn plan_response(
     Ok((Plan::default(), absorbed))
 }
 
-/// Whether a snapshot is of a time before what is here: it is the answer to a request for an earlier one, which looked the
+/// Whether a snapshot is of a line without the cursor: it is the answer to a request for an earlier one, which looked the
 /// same, or the server was put back. It can tell which if it is asked with the cursor. After a reset it has told.
-fn is_older(state: &ReplicaState, arrived: &Arrived) -> bool {
+fn leaves_cursor(state: &ReplicaState, arrived: &Arrived) -> bool {
     let is_told = matches!(state.pull, Some(Pull { lost: Some((cause, _)), .. }) if cause != Cause::Digest);
-    let Some(cursor) = state.cursor.filter(|_| !is_told) else { return false };
-    arrived.position.is_some_and(|position| position.count < cursor.count && state.lineage.contains(position))
+    let is_on = |cursor| arrived.lineage.contains(cursor) || arrived.lineage.has_pruned(cursor, arrived.floor);
+    !is_told && !state.cursor.is_none_or(is_on)
 }
 
 /// A page in the words of the planner. What the page leaves out of the line, the device has.

@@ -169,7 +169,11 @@ impl Lineage {
             return Divergence::Pruned;
         }
         let there = history.index(common.epoch).unwrap_or_default();
-        let fork = self.agreed(history, self.end(here).min(history.end(there)).min(cursor.count), common.start);
+        let upper = self.end(here).min(history.end(there)).min(cursor.count);
+        // A fence is set where the server was put back to. Any other epoch may have ended later.
+        let is_fence = |next: &EpochEntry| matches!(next.why, EpochReason::Fenced | EpochReason::RolledBack);
+        let unknown = if after.first().is_some_and(is_fence) { upper } else { common.start };
+        let fork = self.agreed(history, upper, common.start).unwrap_or(unknown);
         if after.iter().any(|entry| entry.why == EpochReason::RolledBack) {
             Divergence::RolledBack { fork }
         } else {
@@ -177,19 +181,18 @@ impl Lineage {
         }
     }
 
-    /// The last count up to `upper` that no pair of tags speaks against: below the lowest tag that differs, and then
-    /// only as far as a tag is known to agree, so that it is never too high.
-    fn agreed(&self, history: &Self, upper: SyncCount, start: SyncCount) -> SyncCount {
-        let both =
-            self.tags.range(..=upper).filter_map(|(count, tag)| Some((*count, *tag == *history.tags.get(count)?)));
-        let mut agreed = start;
+    /// The last count from `start` to `upper` at which both have the same tag, below the lowest one that differs.
+    /// Nothing if not one count has a tag on both sides.
+    fn agreed(&self, history: &Self, upper: SyncCount, start: SyncCount) -> Option<SyncCount> {
+        let both = self.tags.range(..=upper).filter_map(|(count, tag)| Some((*count, tag == history.tags.get(count)?)));
+        let mut agreed = None;
         for (count, agree) in both {
             if !agree {
-                return agreed;
+                return agreed.or(Some(start));
             }
-            agreed = agreed.max(count);
+            agreed = Some(count.max(start));
         }
-        upper
+        agreed
     }
 
     /// Drops entries whose span lies below the floor, but neither the newest nor the first and last deletion: these

@@ -10,7 +10,7 @@ use crate::merge::replica::{
 };
 use crate::merge::stack::Stack;
 use crate::model::limits::GROUP_STEPS_MAX;
-use crate::model::{Added, ChangeId, DeviceId, Digest, Limits, RecordKey, Timestamp, Value};
+use crate::model::{Added, ChangeId, DeviceId, Digest, Limits, RecordKey, Value};
 use crate::policy::{Policies, Policy};
 
 pub use crate::merge::stack::Context;
@@ -316,7 +316,7 @@ pub fn plan_retry(
     let mut back = Vec::new();
     for patch in patches.into_values() {
         let ParkedPatch { key, under, value, .. } = &patch;
-        let written = written_since(&mut stack, &patch, parked.at, device)?;
+        let written = written_since(&mut stack, &patch, device)?;
         if written && !is_sum(&stack, key, under.as_ref(), value.as_ref()) {
             let ParkedPatch { key, under, value, .. } = patch;
             superseded.push(Loss { key, path: Vec::new(), side: Side::Local, under, value });
@@ -383,16 +383,11 @@ fn is_sum(stack: &Stack<'_>, key: &RecordKey, under: Option<&Value>, value: Opti
     matches!(policy, Policy::Counter | Policy::Set) && delta::diff(&stack.policies, policy, under, value).is_some()
 }
 
-/// Whether this device has written the record since the change was parked: it is pending, or the server's record is
-/// this device's and not the one that the change was made from.
-fn written_since(
-    stack: &mut Stack<'_>,
-    patch: &ParkedPatch,
-    at: Timestamp,
-    device: DeviceId,
-) -> Result<bool, ReplicaError> {
+/// Whether this device has written the record since the change was made: it is pending, or the server's record is this
+/// device's and not the one that the change was made from.
+fn written_since(stack: &mut Stack<'_>, patch: &ParkedPatch, device: DeviceId) -> Result<bool, ReplicaError> {
     let layers = stack.layers(&patch.key)?;
-    let pending = layers.patches.values().any(|pending| pending.device_time >= at);
+    let pending = layers.patches.values().any(|pending| pending.device_time >= patch.device_time);
     let own = layers.base.as_ref().filter(|record| record.modified_by == Some(device));
     Ok(pending || own.is_some_and(|record| record.value() != patch.under.as_ref()))
 }

@@ -1,6 +1,7 @@
 //! What an app's write does.
 
-use sync_core::merge::write::WriteError;
+use sync_core::merge::stack::Context;
+use sync_core::merge::write::{WriteError, plan_retry};
 use sync_core::model::Limits;
 use sync_core::policy::Policy;
 
@@ -45,6 +46,32 @@ fn a_group_that_would_be_too_large_is_sealed_and_the_next_lies_over_it() {
     check(&["a=1 b=1", "b=2 c=2 d=2", "b=3"], "sealed a=1 b=1, open b=3 c=2 d=2");
     check(&["a=1 b=1", "b=2 c=2 d=2", "a=3"], "sealed a=1 b=1, open b=2 c=2 d=2, open a=3");
     check(&["a=1 b=1", "c=1 d=1", "a=2 c=2"], "sealed a=1 b=1, sealed c=1 d=1, open a=2 c=2");
+}
+
+#[test]
+fn of_two_units_that_are_retried_the_later_edit_stays_in_whatever_order() {
+    let (mut server, mut device) = (TinyServer::new(), Device::new(1));
+    let refused = |device: &mut Device, server: &mut TinyServer| {
+        server.limits.records_max = 0;
+        device.sync(server);
+        *device.replica.parked_units().keys().last().expect("it is parked")
+    };
+    let retry = |device: &mut Device, id: u64| {
+        device.now = device.now.plus_ms(10);
+        let mut context = Context { now: device.now, random: &mut device.random };
+        let plan = plan_retry(&device.replica, device.id, id, &Limits::default(), &mut context).unwrap();
+        device.execute(&plan);
+    };
+    device.write("a=1");
+    let earlier = refused(&mut device, &mut server);
+    device.now = device.now.plus_ms(10);
+    device.write("a=2");
+    let later = refused(&mut device, &mut server);
+    retry(&mut device, earlier);
+    let parked_after_it = refused(&mut device, &mut server);
+    retry(&mut device, later);
+    retry(&mut device, parked_after_it);
+    assert_eq!(device.visible(), "a=2");
 }
 
 #[test]

@@ -20,6 +20,19 @@ const ONCE_FAILED: &[(u64, &str)] = &[
     (10_007_112, "the late answer to a pull of all records was taken for that to another one"),
     (10_014_489, "the check: a removal went that was made before a device knew what the server had lost"),
     (10_018_662, "the check: two processes refused pushes of one device the other way round"),
+    (30_017_229, "a fork was taken for too high where the tags were forgotten"),
+    (30_031_023, "the same, and an increment went"),
+    (40_042_779, "a snapshot was taken from a server that had been put back, and nothing was said of what it had lost"),
+    (40_207_743, "the same, after a fence"),
+    (40_101_908, "a parked change came over a later one that had been brought back before"),
+    (30_019_042, "the check: a copy brought an edit again, at a later time than it had beaten"),
+    (40_016_355, "the check: a restored server was sent an edit again, by a clock that was ahead"),
+    (30_079_164, "the check: of two pushes in one commit, one removed what the other had not seen"),
+    (30_085_625, "the check: a guest went on from what a copy of its file had claimed"),
+    (30_198_381, "the check: a removal went that was made before a device knew that the server had another dataset"),
+    (30_200_578, "the check: a map was removed by who had seen it in the conflict log"),
+    (40_107_639, "the check: an answer from before an unfenced restore came when the tags were forgotten"),
+    (40_110_092, "the check: the app chose the older one of two values that it was shown"),
 ];
 
 #[test]

@@ -161,10 +161,16 @@ pub(super) fn loses_by_policy(entry: &LogEntry) -> Result<(), String> {
     }
 }
 
-/// A claim changes no plain value of the identity.
-pub(super) fn identity_wins(who: &str, before: &Live, after: &Live) -> Result<(), String> {
+/// A claim changes no plain value of the identity, but one that the guest had and went on from: a copy of its file has
+/// been claimed before.
+pub(super) fn identity_wins(who: &str, before: &Live, after: &Live, ledger: &Ledger) -> Result<(), String> {
     let plain = |name: &RecordKey| name.as_str().starts_with(['l', 'k', 'r', 'a', 'e', 'p']);
-    match before.iter().find(|(name, value)| plain(name) && after.get(*name) != Some(*value)) {
+    let goes_on = |value: &Value, after: Option<&Value>| {
+        let after = tokens(after);
+        tokens(Some(value)).iter().all(|token| after.iter().any(|new| ledger.has_seen(new, token)))
+    };
+    let changed = |name: &RecordKey, value| after.get(name) != Some(value) && !goes_on(value, after.get(name));
+    match before.iter().find(|(name, value)| plain(name) && changed(name, value)) {
         Some((name, value)) => Err(format!("{who} claims a guest's {name} over the identity's {value:?}")),
         None => Ok(()),
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sync_core::merge::push::{Commit, Outcome};
-use sync_core::model::{DeviceId, Record, RecordKey, Value};
+use sync_core::model::{DeviceId, Record, RecordKey, Timestamp, Value};
 
 use crate::sim::checks::Ledger;
 use crate::sim::tokens::tokens;
@@ -15,6 +15,9 @@ pub(super) struct History {
     records: BTreeMap<RecordKey, Record>,
     /// Tokens that a commit has replaced, by record.
     replaced: BTreeMap<RecordKey, BTreeSet<String>>,
+    /// When each token was edited, as it was first stored. A clock that is ahead is cut to the server's: what a server that
+    /// was put back is sent again seems later.
+    edited: BTreeMap<String, Timestamp>,
     /// See [`History::expect_the_old`].
     expects_old: bool,
     /// See [`History::expect_twins`].
@@ -25,9 +28,9 @@ pub(super) struct History {
 
 impl History {
     /// Begins anew with what a server holds that was put back.
-    pub(super) fn begin_with(records: Vec<Record>) -> Self {
+    pub(super) fn put_back(&mut self, records: Vec<Record>) {
         let records = records.into_iter().map(|record| (record.key.clone(), record)).collect();
-        Self { records, expects_old: true, ..Self::default() }
+        *self = Self { records, edited: std::mem::take(&mut self.edited), expects_old: true, ..Self::default() };
     }
 
     /// A device has an old state: what was overwritten may come again.
@@ -69,7 +72,11 @@ impl History {
         if commit.clear {
             (self.records, self.replaced) = Default::default();
         }
+        let is_one_push = commit.expected.is_none_or(|before| before.count.next() == commit.head.lineage.count);
         for record in &commit.records {
+            for token in tokens(record.value()) {
+                self.edited.entry(token).or_insert(record.device_time);
+            }
             let before = self.records.insert(record.key.clone(), record.clone());
             let replaced = self.replaced.entry(record.key.clone()).or_default();
             let Some(before) = before else { continue };
@@ -87,7 +94,10 @@ impl History {
                 continue;
             };
             never_steps_back(&record.key, old, new)?;
-            seen_or_later(&before, record, ledger)?;
+            // Of several, one may have removed what another one has seen.
+            if is_one_push {
+                seen_or_later(&before, record, ledger, &self.edited)?;
+            }
             removal_has_seen(&record.key, old, new, ledger, removals_win.is_empty())?;
             let (old, new) = (compared(&record.key, Some(old)), compared(&record.key, new));
             let is_back = |token: &&String| {
@@ -136,12 +146,18 @@ fn never_steps_back(key: &RecordKey, old: &Value, new: Option<&Value>) -> Result
 }
 
 /// Who replaces a value has seen it. Under `keep_remote` always; under `latest_edit_wins` unless the edit is later.
-fn seen_or_later(before: &Record, after: &Record, ledger: &Ledger) -> Result<(), String> {
+fn seen_or_later(
+    before: &Record,
+    after: &Record,
+    ledger: &Ledger,
+    edited: &BTreeMap<String, Timestamp>,
+) -> Result<(), String> {
     let key = after.key.as_str();
     let (old, new) = (tokens(before.value()), tokens(after.value()));
     for token in new.difference(&old).filter(|token| !ledger.may_return.contains(*token)) {
         let seen = old.is_empty() || old.iter().any(|old| ledger.has_seen(token, old));
-        let is_later = || ledger.edited_at(token).is_none_or(|at| at.min(after.modified_at) >= before.device_time);
+        let theirs = old.iter().filter_map(|old| edited.get(old)).max().copied().unwrap_or(before.device_time);
+        let is_later = || ledger.edited_at(token).is_none_or(|at| at.min(after.modified_at) >= theirs);
         if key.starts_with(['r', 'e']) && !seen && !(key.starts_with('e') && is_later()) {
             return Err(format!("{token} under {key} has replaced {old:?}, which is later or was not seen"));
         }

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use sync_core::client::exchange::Absorbed;
 use sync_core::client::memory::MemoryReplica;
 use sync_core::client::session::Failure;
-use sync_core::conflict::{Cause, LogEntry, Loss};
+use sync_core::conflict::{Cause, LogEntry, Loss, Side};
 use sync_core::merge::push::Outcome;
 use sync_core::merge::replica::{GroupHeader, Plan, Replica as _, Write};
 use sync_core::model::{ChangeId, CommitTag, DeviceId, Lineage, Record, RecordKey, SyncCount, Timestamp, Value};
-use sync_core::policy::OnDelete;
+use sync_core::policy::{OnDelete, Policy};
 use sync_core::protocol::{ErrorBody, Format, SyncResponse, code, decode, encode};
 use syncline_server::store::memory::MemorySnapshot;
 
@@ -316,13 +316,15 @@ impl World {
         for entry in device.read_log() {
             self.trace.tell(&device.name, format!("logs as {}: {}", entry.cause.name(), losses(&entry)));
             loses_by_policy(&entry)?;
-            if entry.cause == Cause::Restored {
+            if matches!(entry.cause, Cause::Restored | Cause::Foreign) {
                 // What it had removed before it knew of the loss may come again from who wrote it.
                 let lost: BTreeSet<_> = entry.losses.iter().flat_map(|loss| tokens(loss.value.as_ref())).collect();
                 self.ledger.excuse_removals(&device.name, &lost);
             }
             // Who removes a map afterwards has seen it without this.
-            let fields = entry.losses.iter().filter(|loss| !loss.path.is_empty());
+            let of_map = entry.cause == Cause::Policy(Policy::Fields);
+            let is_field = |loss: &&Loss| !loss.path.is_empty() || (of_map && loss.side == Side::Remote);
+            let fields = entry.losses.iter().filter(is_field);
             self.ledger.gone.extend(fields.flat_map(|loss| tokens(loss.value.as_ref())));
         }
         Ok(())
@@ -387,8 +389,11 @@ impl World {
                 };
                 let pulls_all = self.devices[to].pulls_all();
                 if let Some(absorbed) = self.devices[to].receive(number, answer, now, &mut self.dice) {
-                    self.trace
-                        .tell(&self.devices[to].name, format!("hears the answer to {number:x} after its session"));
+                    let told = absorbed.iter().map(summary).collect::<Vec<_>>().join("; ");
+                    self.trace.tell(
+                        &self.devices[to].name,
+                        format!("hears the answer to {number:x} after its session: {told}"),
+                    );
                     absorbed.iter().try_for_each(|absorbed| self.check_digests(to, pulls_all, absorbed))?;
                 }
                 self.check_device(to)

@@ -10,7 +10,7 @@ use sync_core::model::{RecordKey, Value};
 use super::{Checked, World};
 use crate::sim::app::{self, Group, merged_answer};
 use crate::sim::options::Mix;
-use crate::sim::tokens::{INCREMENTS_MAX, KeptAside, digits};
+use crate::sim::tokens::{INCREMENTS_MAX, KeptAside, digits, tokens};
 
 /// An answer to a question that the app gives later than it was shown.
 pub(super) struct LateAnswer {
@@ -122,10 +122,22 @@ impl World {
         let mut context = Context { now, random: &mut self.dice };
         self.trace
             .tell(&device.name, format!("answers the question about {}: {}", question.key, resolved(&resolution)));
+        let chosen = match &resolution {
+            Resolution::KeepRemote => None,
+            Resolution::KeepLocal => question.local.as_ref(),
+            Resolution::Value(value) => value.as_ref(),
+        };
+        let (chosen, remote) = (tokens(chosen), tokens(question.remote.as_ref()));
+        let is_older = |token: &String| remote.iter().any(|newer| self.ledger.has_seen(newer, token));
+        // Who answers has seen both.
+        let brought_back: Vec<_> = chosen.into_iter().filter(is_older).collect();
         let stands = questions(&device.replica).is_ok_and(|open| open.iter().any(|open| is_shown(open, &question)));
         match plan_resolve(&device.replica, &question, resolution, &limits, &mut context) {
             Ok(_) if !stands => return Err(format!("{} took an answer about what it did not show", device.name)),
-            Ok(plan) => device.execute(&plan),
+            Ok(plan) => {
+                device.execute(&plan);
+                self.ledger.may_return.extend(brought_back);
+            }
             Err(WriteError::Stale | WriteError::NotFound(_)) => self.trace.count("late answers"),
             Err(error) => return Err(error.to_string()),
         }

@@ -9,7 +9,6 @@ use sync_core::model::{CommitTag, Lineage, Position, Record, SyncCount, limits};
 use super::{Checked, DiskFault, Message, World};
 use crate::sim::checks::identity_wins;
 use crate::sim::device::Device;
-use crate::sim::history::History;
 use crate::sim::options::Mix;
 use crate::sim::tokens::KeptAside;
 
@@ -119,11 +118,12 @@ impl World {
         self.options.mix != Mix::ServerRestored || self.devices.iter().all(is_on)
     }
 
-    /// Everybody is offline for a while, and what was on its way is lost.
+    /// Everybody is offline for a while, and what was on its way is lost, also what would have come long after its time.
     fn go_offline(&mut self) {
         self.trace.tell("world", "is offline");
         self.server.crash();
         self.network.clear();
+        self.old_messages.clear();
         self.devices.iter_mut().for_each(Device::crash);
     }
 
@@ -206,7 +206,7 @@ impl World {
         self.trace.tell("server", format!("is put back from {lost} to {}, {fence} a fence", self.count()));
         self.trace.count("server restores");
         self.server_live = self.live();
-        self.history = History::begin_with(self.server.store().live_records(&self.server.dataset));
+        self.history.put_back(self.server.store().live_records(&self.server.dataset));
         self.note_lost_days(&before);
         self.check_server()?;
         // What was removed after the backup is there again; offers will heal that.
@@ -305,7 +305,7 @@ impl World {
         let mut context = Context { now, random: &mut self.dice };
         let plan = plan_claim(&device.guest, &device.replica, &mut context).map_err(|error| error.to_string())?;
         device.execute(&plan);
-        identity_wins(&device.name, &before, &device.replica.visible())?;
+        identity_wins(&device.name, &before, &device.replica.visible(), &self.ledger)?;
         let policies = device.guest.policies().expect("memory does not fail");
         device.guest = Default::default();
         device.guest.execute(&Plan { writes: vec![Write::Policies(policies)], ..Plan::default() });

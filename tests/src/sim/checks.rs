@@ -78,6 +78,17 @@ impl Ledger {
         }
     }
 
+    /// Remembers a claim: a guest's value where the identity has none comes after what was removed there.
+    pub(super) fn claim(&mut self, who: &str, before: &Live, after: &Live) {
+        let who = who.trim_end_matches('\'');
+        for (name, value) in after.iter().filter(|(name, _)| !before.contains_key(*name)) {
+            let Some(removed) = self.under_removals.get(&(who.to_owned(), name.clone())) else { continue };
+            for token in tokens(Some(value)) {
+                self.edits.entry(token).and_modify(|edit| edit.over.extend(removed.iter().cloned()));
+            }
+        }
+    }
+
     /// What a device removed of these tokens may come back.
     pub(super) fn excuse_removals(&mut self, who: &str, tokens: &BTreeSet<String>) {
         let by_them = format!("{who} under ");

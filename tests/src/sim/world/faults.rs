@@ -305,7 +305,9 @@ impl World {
         let mut context = Context { now, random: &mut self.dice };
         let plan = plan_claim(&device.guest, &device.replica, &mut context).map_err(|error| error.to_string())?;
         device.execute(&plan);
-        identity_wins(&device.name, &before, &device.replica.visible(), &self.ledger)?;
+        let after = device.replica.visible();
+        identity_wins(&device.name, &before, &after, &self.ledger)?;
+        self.ledger.claim(&device.name, &before, &after);
         let policies = device.guest.policies().expect("memory does not fail");
         device.guest = Default::default();
         device.guest.execute(&Plan { writes: vec![Write::Policies(policies)], ..Plan::default() });

@@ -5,7 +5,7 @@ use crate::merge::freeze::freeze;
 use crate::merge::pull::{Arrived, Pulled, plan_page, plan_reset, plan_restart};
 use crate::merge::replica::{GroupHeader, GroupState, Plan, Pull, Replica, ReplicaError, ReplicaState, Verdict, Write};
 use crate::merge::stack::Context;
-use crate::model::{DatasetName, DeviceId, Divergence, Limits, Lineage, SyncCount, Timestamp};
+use crate::model::{DatasetName, DeviceId, Divergence, Limits, Lineage, Position, SyncCount, Timestamp};
 use crate::protocol::{DatasetRequest, DatasetResponse, ErrorBody, GroupAnswer, GroupStatus, Page, Push, Reset, code};
 
 /// What an answer did to a replica.
@@ -246,7 +246,7 @@ pub fn plan_response(
         absorbed.damaged = damaged;
         absorbed.parked = parked;
         return Ok((plan, absorbed));
-    } else if state.pull.is_none() && state.in_flight.as_ref().is_some_and(|in_flight| in_flight.answered) {
+    } else if awaits_nothing_new(&state) {
         // The push wrote nothing and nobody else did: it settles where the device already is.
         let unchanged = Arrived {
             records: Vec::new(),
@@ -263,12 +263,25 @@ pub fn plan_response(
     Ok((Plan::default(), absorbed))
 }
 
-/// Whether a snapshot is of a line without the cursor: it is the answer to a request for an earlier one, which looked the
-/// same, or the server was put back. It can tell which if it is asked with the cursor. After a reset it has told.
+/// Whether the answer that nothing is new says something: a push waits for it, or a pull that was to begin again.
+fn awaits_nothing_new(state: &ReplicaState) -> bool {
+    let waits = || state.in_flight.as_ref().is_some_and(|in_flight| in_flight.answered);
+    state.pull.as_ref().map_or_else(waits, |pull| !pull.snapshot && pull.next.is_none())
+}
+
+/// Whether a snapshot is of a line without the cursor, and no reset has told of all that may be lost: it is the answer to
+/// a request for an earlier one, which looked the same, or the server was put back, perhaps once more. It can tell which
+/// if it is asked with the cursor.
 fn leaves_cursor(state: &ReplicaState, arrived: &Arrived) -> bool {
-    let is_told = matches!(state.pull, Some(Pull { lost: Some((cause, _)), .. }) if cause != Cause::Digest);
-    let is_on = |cursor| arrived.lineage.contains(cursor) || arrived.lineage.has_pruned(cursor, arrived.floor);
-    !is_told && !state.cursor.is_none_or(is_on)
+    let off_line = |cursor: &Position| !arrived.lineage.contains(*cursor);
+    let Some(cursor) = state.cursor.filter(off_line) else { return false };
+    let fork = match arrived.lineage.diverge(&state.lineage, cursor, arrived.floor) {
+        Divergence::Pruned => return false,
+        Divergence::Restored { fork } | Divergence::RolledBack { fork } => fork,
+        Divergence::Deleted | Divergence::Erased | Divergence::Foreign => SyncCount::ZERO,
+    };
+    let told = state.pull.as_ref().and_then(|pull| pull.lost).filter(|(cause, _)| *cause != Cause::Digest);
+    told.is_none_or(|(_, above)| fork < above)
 }
 
 /// A page in the words of the planner. What the page leaves out of the line, the device has.

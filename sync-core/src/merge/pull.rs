@@ -349,6 +349,6 @@ fn park_all(replica: &dyn Replica, context: &Context<'_>) -> Result<Vec<Write>, 
 pub fn plan_restart(mut state: ReplicaState, snapshot: bool) -> Plan {
     let before = state.pull.take().unwrap_or_default();
     let snapshot = snapshot || before.snapshot;
-    state.pull = snapshot.then(|| Pull { snapshot, lost: before.lost, again: before.again, ..Pull::default() });
+    state.pull = Some(Pull { snapshot, lost: before.lost, again: before.again, ..Pull::default() });
     Plan { writes: vec![Write::ClearStage, Write::State(Box::new(state))], ..Plan::default() }
 }

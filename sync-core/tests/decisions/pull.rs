@@ -3,9 +3,9 @@
 use sync_core::conflict::Cause;
 use sync_core::merge::replica::Replica as _;
 use sync_core::merge::write::plan_delete;
-use sync_core::model::{Digest, SyncCount};
+use sync_core::model::{Digest, Divergence, SyncCount};
 use sync_core::policy::Policy;
-use sync_core::protocol::{DatasetRequest, DatasetResponse};
+use sync_core::protocol::{DatasetRequest, DatasetResponse, Restart};
 
 use crate::device::Device;
 use crate::notation::dataset;
@@ -62,6 +62,72 @@ fn tombstones_remove_and_a_group_is_never_half_visible() {
     assert_eq!(device.visible(), "a=2 b=1 c=1 d=1");
     device.sync(&mut server);
     assert_eq!(device.visible(), "b=1 c=1 d=1 e=1");
+}
+
+/// What is in the conflict log because the server was put back.
+fn restored(device: &Device) -> String {
+    let entries = device.replica.log().values().filter(|entry| entry.cause == Cause::Restored);
+    let keys: Vec<_> = entries.flat_map(|entry| &entry.losses).map(|loss| loss.key.as_str()).collect();
+    keys.join(" ")
+}
+
+#[test]
+fn what_a_server_has_lost_that_was_put_back_before_a_snapshot_is_logged() {
+    let (mut server, mut other) = stocked();
+    let backup = server.clone();
+    other.write("e=1");
+    other.sync(&mut server);
+    let mut device = Device::new(1);
+    device.sync(&mut server);
+    let request = device.request(true).unwrap();
+    let restart = Some(Restart { snapshot: true });
+    device.absorb(&request, DatasetResponse { restart, ..DatasetResponse::empty(None, dataset()) });
+    server.put_back(&backup);
+    let mut third = Device::new(3);
+    for text in ["f=1", "f=2"] {
+        third.write(text);
+        third.sync(&mut server);
+    }
+    device.sync(&mut server);
+    assert_eq!((device.visible().as_str(), restored(&device).as_str()), ("a=2 b=1 c=1 d=1 f=2", "e"));
+}
+
+#[test]
+fn a_pull_that_is_to_begin_again_does_so_at_once_and_ends_if_nothing_is_new() {
+    let (mut server, mut other) = stocked();
+    let mut device = Device::new(1);
+    device.sync(&mut server);
+    let restart = |device: &mut Device| {
+        let request = device.request(true).unwrap();
+        let restart = Some(Restart { snapshot: false });
+        device.absorb(&request, DatasetResponse { restart, ..DatasetResponse::empty(None, dataset()) });
+    };
+    restart(&mut device);
+    device.round(&mut server, false, None).expect("it asks again");
+    assert!(device.is_settled());
+    other.write("e=1");
+    other.sync(&mut server);
+    restart(&mut device);
+    device.round(&mut server, false, None).expect("it asks again");
+    assert_eq!(device.visible(), "a=2 b=1 c=1 d=1 e=1");
+}
+
+#[test]
+fn what_a_server_has_lost_that_was_put_back_twice_is_logged_whole() {
+    let (mut server, mut other) = stocked();
+    let earlier = server.clone();
+    other.write("e=1");
+    other.sync(&mut server);
+    let later = server.clone();
+    other.write("f=1");
+    other.sync(&mut server);
+    let mut device = Device::new(1);
+    device.sync(&mut server);
+    server.put_back(&later);
+    assert_eq!(device.round(&mut server, true, None).unwrap().reset, Some(Divergence::Restored { fork: SyncCount(4) }));
+    server.put_back(&earlier);
+    device.sync(&mut server);
+    assert_eq!((device.visible().as_str(), restored(&device).as_str()), ("a=2 b=1 c=1 d=1", "e f"));
 }
 
 #[test]
@@ -171,7 +237,7 @@ fn an_acknowledgement_that_is_not_on_the_line_is_pushed_again() {
     let request = device.request(false).unwrap();
     let mut response = server.sync(&request);
     response.page = None;
-    response.restart = Some(sync_core::protocol::Restart { snapshot: false });
+    response.restart = Some(Restart { snapshot: false });
     device.absorb(&request, response);
     assert_eq!(device.pending(), "accepted n=11");
     server.put_back(&backup);

@@ -182,7 +182,7 @@ Exit codes:
   2  the command, its input or the configuration is wrong
   3  synced, and a question of the policy `ask` waits for an answer
   4  synced, and the server refused changes, which are parked
-  5  the server did not answer in time
+  5  the server could not be reached, or could not serve, in time
   6  not signed in: no token, or it is not taken
   7  no such record, dataset or entry";
 

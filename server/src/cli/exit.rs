@@ -18,7 +18,7 @@ pub enum Exit {
     Unresolved = 3,
     /// Synced, and the server refused changes, which are parked.
     Rejected = 4,
-    /// The server did not answer in time; all changes are kept.
+    /// The server could not be reached, or could not serve, in time; all changes are kept.
     Offline = 5,
     /// No token, or the server does not take it; all changes are kept.
     NotSignedIn = 6,

@@ -171,7 +171,14 @@ fn refuse_unless_complete(end: SessionEnd, server: &Server, summary: &Summary) -
     };
     Err(match end {
         SessionEnd::Complete => return Ok(()),
-        SessionEnd::Offline => CliError::Offline(format!("{} does not answer; {}", server.url, kept())),
+        SessionEnd::Offline(None) => CliError::Offline(format!("{} does not answer; {}", server.url, kept())),
+        SessionEnd::Offline(Some(error)) => CliError::Offline(format!(
+            "{} cannot serve now: {} ({}); {}",
+            server.url,
+            error.message,
+            error.code,
+            kept()
+        )),
         SessionEnd::NotSignedIn(error) => {
             CliError::NotSignedIn(format!("{}; get a new token and sync again; {}", error.message, kept()))
         }

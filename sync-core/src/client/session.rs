@@ -128,8 +128,8 @@ pub enum Output {
 pub enum SessionEnd {
     /// All is pushed and pulled that can be.
     Complete,
-    /// The server could not be reached for too long.
-    Offline,
+    /// The server could not be reached for too long; or it answered, and could not serve for too long: its last error.
+    Offline(Option<ErrorBody>),
     /// The token is missing, expired or refused: sign in, and sync again.
     NotSignedIn(ErrorBody),
     /// The server does not take the request; trying again does not help.
@@ -186,6 +186,8 @@ pub struct Session {
     /// Its answer, if that came sooner too.
     early: Option<Input>,
     errors: BTreeMap<DatasetName, ErrorBody>,
+    /// Why the server could not serve when it was last asked, if it said so.
+    busy: Option<ErrorBody>,
     /// Rounds in which nothing but conflicts came back.
     fruitless: u32,
     /// When the first of them ended.
@@ -215,6 +217,7 @@ impl Session {
             ahead: None,
             early: None,
             errors: BTreeMap::new(),
+            busy: None,
             fruitless: 0,
             fruitless_since: None,
             round: Round::default(),
@@ -279,6 +282,11 @@ impl Session {
     fn end(&mut self, end: SessionEnd) {
         self.state = State::Ended;
         self.outputs.push_back(Output::Done(end));
+    }
+
+    fn give_up(&mut self) {
+        let why = self.busy.take();
+        self.end(SessionEnd::Offline(why));
     }
 
     /// Prepares every dataset that may have something to say.
@@ -368,6 +376,7 @@ impl Session {
         random: &mut dyn Random,
     ) {
         self.last_progress = now;
+        self.busy = None;
         self.pause_ms = response.retry_after_ms.unwrap_or(0);
         let limits = response.limits.zip(response.limits_version);
         if let Some((limits, version)) = &limits {
@@ -404,6 +413,7 @@ impl Session {
             // The answer had no room for it, or others were faster.
             Some(error) if error.code == code::TOO_MANY_REQUESTS => {
                 self.round.turned_away = true;
+                self.busy = Some(error);
                 self.to_prepare.insert(dataset, true);
             }
             Some(error) => drop(self.errors.insert(dataset, error)),
@@ -425,7 +435,7 @@ impl Session {
             self.fruitless += 1;
             let since = *self.fruitless_since.get_or_insert(now);
             if now.ms_since(since) >= self.config.give_up_after_ms {
-                return self.end(SessionEnd::Offline);
+                return self.give_up();
             }
         } else {
             self.fruitless = 0;
@@ -454,20 +464,21 @@ impl Session {
             Failure::Unreachable => (503, None, None),
             Failure::Status { status, error, retry_after_ms } => (status, error, retry_after_ms),
         };
-        let error = |code: &str, message: &str| {
+        let or = |error: Option<ErrorBody>, code: &str, message: &str| {
             error.unwrap_or_else(|| ErrorBody { code: code.to_owned(), message: message.to_owned() })
         };
         match status {
-            401 => self.end(SessionEnd::NotSignedIn(error(code::NOT_AUTHORIZED, "sign in"))),
-            426 => self.end(SessionEnd::UpgradeRequired(error(code::UPGRADE_REQUIRED, "update the app"))),
+            401 => self.end(SessionEnd::NotSignedIn(or(error, code::NOT_AUTHORIZED, "sign in"))),
+            426 => self.end(SessionEnd::UpgradeRequired(or(error, code::UPGRADE_REQUIRED, "update the app"))),
             400..=499 if status != 408 && status != 429 => {
-                self.end(SessionEnd::Rejected(error(code::INVALID_PARAMETER, "the server refused the request")));
+                self.end(SessionEnd::Rejected(or(error, code::INVALID_PARAMETER, "the server refused the request")));
             }
             _ => {
                 let left = self.config.give_up_after_ms.saturating_sub(now.ms_since(self.last_progress));
                 let at_least = retry_after_ms.unwrap_or(0);
+                self.busy = error;
                 if left == 0 || at_least > left {
-                    return self.end(SessionEnd::Offline);
+                    return self.give_up();
                 }
                 let delay = self.backoff.next_ms(at_least, random).min(left);
                 self.sleep(Some(request), now, delay);

@@ -168,7 +168,7 @@ impl Watch {
         self.is_syncing = false;
         match end {
             SessionEnd::Complete => self.backoff.reset(),
-            SessionEnd::Offline => {
+            SessionEnd::Offline(_) => {
                 if datasets.is_empty() {
                     self.dirty = Dirty::All;
                 } else {

@@ -171,7 +171,7 @@ fn outputs(session: &mut Session) -> Vec<OutputForm> {
             Output::Done(end) => {
                 let (end, error) = match end {
                     SessionEnd::Complete => ("complete", None),
-                    SessionEnd::Offline => ("offline", None),
+                    SessionEnd::Offline(error) => ("offline", error),
                     SessionEnd::NotSignedIn(error) => ("not_signed_in", Some(error)),
                     SessionEnd::Rejected(error) => ("rejected", Some(error)),
                     SessionEnd::UpgradeRequired(error) => ("upgrade_required", Some(error)),

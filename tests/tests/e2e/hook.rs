@@ -139,7 +139,8 @@ fn a_hook_that_fails_lets_pushes_wait_or_go_on_as_configured() {
             if goes_on {
                 phone.sync();
             } else {
-                phone.ends(Exit::Offline, &["sync", "--give-up-after", "1s"]);
+                let told = phone.ends(Exit::Offline, &["sync", "--give-up-after", "1s"]).stderr;
+                assert!(told.contains("cannot serve now"), "{told}");
                 assert!(phone.ok(&["parked"]).contains("nothing is parked"));
                 hook.does(Does::Answers(json!({"groups": [{"verdict": "accept"}]})));
                 phone.sync();

@@ -43,6 +43,8 @@ pub struct Pulled {
     pub parked: usize,
     /// Groups of this device that conflicted and were decided again.
     pub conflicts: usize,
+    /// One of them did although its records are what they were when it was pushed.
+    pub unexplained: bool,
     /// Groups that were accepted and are now part of the base.
     pub settled: usize,
 }
@@ -124,6 +126,13 @@ pub fn plan_page(
         if many { Changes { keys: Vec::new(), many } } else { Changes { keys: keys.into_iter().collect(), many } };
     state.cursor = arrived.position;
     state.lineage = arrived.lineage;
+    if matches!(pull.lost, Some((Cause::Digest, _))) {
+        state.repaired = arrived.position;
+    } else if pulled.unexplained && state.repaired != arrived.position {
+        // The server holds something else than here, and nobody has written it: as if the digests differed.
+        pulled.diverged = true;
+        state.pull = Some(Pull { snapshot: true, lost: Some((Cause::Digest, SyncCount::ZERO)), ..Pull::default() });
+    }
     // The server's, so that damage of which it was told once does not ask for a snapshot after each change.
     state.digest = arrived.digest.unwrap_or(pull.digest);
     plan.writes.push(Write::State(Box::new(state)));
@@ -207,11 +216,11 @@ fn settle(
             }
             GroupState::Acked(Verdict::Conflict) => {
                 pulled.conflicts += 1;
-                thaw(stack, id, &mut dirty)?;
+                pulled.unexplained |= thaw(stack, id, &mut dirty)?;
                 stack.redraw(id, Vec::new(), context.random)?;
             }
             GroupState::Acked(Verdict::Refused { code, message }) => {
-                thaw(stack, id, &mut dirty)?;
+                let _ = thaw(stack, id, &mut dirty)?;
                 refused.push((id, code, message));
             }
             GroupState::Open | GroupState::Sealed | GroupState::Sent => {
@@ -274,17 +283,22 @@ fn leave(
     Ok(patches.into_iter().map(|(key, _)| key).collect())
 }
 
-/// Makes a rejected group an unsent one again, in its place.
-fn thaw(stack: &mut Stack<'_>, id: GroupId, dirty: &mut BTreeSet<RecordKey>) -> Result<(), ReplicaError> {
+/// Makes a rejected group an unsent one again, in its place. Returns whether its records are what they were when it was
+/// pushed, and the pull has brought none of them.
+fn thaw(stack: &mut Stack<'_>, id: GroupId, dirty: &mut BTreeSet<RecordKey>) -> Result<bool, ReplicaError> {
     stack.change_header(id)?.state = GroupState::Sealed;
+    let mut is_unmoved = true;
     for key in stack.keys_of(id)? {
-        if let Some(mut patch) = stack.layers(&key)?.patches.get(&id).cloned() {
-            patch.sent = None;
+        is_unmoved &= !stack.is_pulled(&key)?;
+        let layers = stack.layers(&key)?;
+        let base = layers.base.as_ref().map_or(SyncCount::ZERO, Record::base);
+        if let Some(mut patch) = layers.patches.get(&id).cloned() {
+            is_unmoved &= patch.sent.take().is_some_and(|sent| sent.base == base);
             stack.set_patch(id, &key, patch)?;
         }
         dirty.insert(key);
     }
-    Ok(())
+    Ok(is_unmoved)
 }
 
 /// The cursor is off the server's line. What was deleted goes, with pending changes parked; for everything else the

@@ -187,6 +187,9 @@ pub struct ReplicaState {
     pub deleting: bool,
     /// Never synced.
     pub local_only: bool,
+    /// Where all records were last pulled because something did not add up.
+    #[serde(default)]
+    pub repaired: Option<Position>,
 }
 
 /// Why a replica could not be read.

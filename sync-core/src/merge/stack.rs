@@ -153,6 +153,12 @@ impl<'a> Stack<'a> {
         Ok(self.keys.get_mut(key).expect("it was inserted above"))
     }
 
+    /// Whether a pull has brought the record, or its tombstone.
+    pub(super) fn is_pulled(&self, key: &RecordKey) -> Result<bool, ReplicaError> {
+        let Source::Pulled { snapshot, page } = &self.source else { return Ok(false) };
+        Ok(*snapshot || page.contains_key(key) || self.replica.staged(key)?.is_some())
+    }
+
     /// What the app sees under a key, as planned so far.
     pub(super) fn visible(&mut self, key: &RecordKey) -> Result<Option<Value>, ReplicaError> {
         Ok(self.layers(key)?.visible())

@@ -93,6 +93,19 @@ fn what_a_server_has_lost_that_was_put_back_before_a_snapshot_is_logged() {
 }
 
 #[test]
+fn a_record_that_the_server_lost_without_knowing_does_not_hold_up_who_changes_it() {
+    let (mut server, _) = stocked();
+    let mut device = Device::with_policy(1, Policy::KeepLocal);
+    device.sync(&mut server);
+    server.lose("c");
+    device.write("c=2");
+    device.sync(&mut server);
+    assert_eq!((device.pending().as_str(), device.visible().as_str()), ("", "a=2 b=1 c=2 d=1"));
+    let causes: Vec<_> = device.replica.log().values().map(|entry| entry.cause).collect();
+    assert_eq!(causes, [Cause::Digest, Cause::Policy(Policy::KeepLocal)]);
+}
+
+#[test]
 fn a_pull_that_is_to_begin_again_does_so_at_once_and_ends_if_nothing_is_new() {
     let (mut server, mut other) = stocked();
     let mut device = Device::new(1);

@@ -6,7 +6,7 @@ use sync_core::merge::push::{Head, Outcome, Planned, PushContext, PushPlan, Subm
 use sync_core::model::{Limits, NextPage, Record, RecordKey, SyncCount, Timestamp};
 use sync_core::protocol::{DatasetRequest, DatasetResponse, GroupAnswer, GroupStatus, Page, Push, PushAnswer, Reset};
 
-use crate::notation::Counter;
+use crate::notation::{Counter, key};
 
 #[derive(Clone, Debug)]
 pub(crate) struct TinyServer {
@@ -27,6 +27,11 @@ impl TinyServer {
     pub(crate) fn put_back(&mut self, backup: &Self) {
         let random = self.random.clone();
         *self = Self { random, ..backup.clone() };
+    }
+
+    /// Its disk loses a record, and it does not know.
+    pub(crate) fn lose(&mut self, name: &str) {
+        self.view.records.remove(&key(name)).expect("it has the record");
     }
 
     pub(crate) const fn records(&self) -> &BTreeMap<RecordKey, Record> {

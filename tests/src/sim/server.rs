@@ -359,10 +359,12 @@ impl Server {
         self.commit_unseen(commit);
     }
 
-    /// The disk loses a record: no commit says so.
-    pub(super) fn lose(&self, record: &Record) {
+    /// The disk loses a record: no commit says so. Its digest knows, or not.
+    pub(super) fn lose(&self, record: &Record, is_known: bool) {
         let mut commit = Commit::on(&self.store.head(&self.dataset));
-        commit.head.digest = commit.head.digest.minus(record);
+        if is_known {
+            commit.head.digest = commit.head.digest.minus(record);
+        }
         commit.records = vec![Record { state: RecordState::Removed(RemovalReason::Removed), ..record.clone() }];
         self.commit_unseen(commit);
     }

@@ -82,7 +82,7 @@ pub(super) struct World {
 enum DiskFault {
     /// It loses a record, and its digest with it.
     Lost(Record),
-    /// It has another value under a key, of which not even the digest knows.
+    /// It has another value under a key, or none, of which not even the digest knows.
     Damaged(RecordKey),
 }
 
@@ -504,7 +504,8 @@ impl World {
         self.trace.tell("world", "is healed");
         self.network.clear();
         self.server.crash();
-        // A page tells of what a disk has lost, and there is one with the next write; a snapshot alone does not tell.
+        // A page tells of what a disk has lost, and there is one with the next write; a snapshot alone does not tell. Nobody
+        // has to wait for it.
         let mut tells = if self.disk_fault.is_some() { 2 } else { 0 };
         for place in 0..self.devices.len() {
             self.devices[place].crash();
@@ -513,7 +514,7 @@ impl World {
             }
         }
         for _ in 0..60 {
-            if tells == 2 || (tells == 1 && self.all_settled()) {
+            if tells > 0 && self.all_settled() {
                 tells -= 1;
                 match &self.disk_fault {
                     // It shows where it goes.

@@ -563,6 +563,37 @@ fn a_value_that_changes_on_the_servers_disk_is_told_to_who_pulls_it_and_kept_by_
 }
 
 #[test]
+fn a_row_that_somebody_deleted_from_the_servers_file_does_not_hold_up_who_changes_it() {
+    let folder = Folder::new();
+    let data = folder.path("data");
+    let server = Server::start(&data);
+    let token = server.token("ada");
+    let [phone, tablet] = phone_and_tablet(&folder, &server, &token);
+    phone.ok(&["put", "notes", "amount", r#"{"euros": 17, "paid": false}"#]);
+    phone.ok(&["put", "notes", "other", "1"]);
+    phone.sync();
+    server.stop();
+    let deleted = {
+        let connection = Connection::open(&database(&data)[0]).unwrap();
+        connection.execute("DELETE FROM record WHERE key = 'amount'", ()).unwrap()
+    };
+    assert_eq!(deleted, 1);
+
+    let server = Server::start(&data);
+    let [phone, tablet] = [phone, tablet].map(|device| device.at(server.url()));
+    phone.sync();
+    phone.ok(&["put", "notes", "amount", r#"{"euros": 17, "paid": true}"#]);
+    let outcome = phone.ends(Exit::Failure, &["sync", "--json"]);
+    let synced: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    assert_eq!((&synced["damaged"], &synced["pending"]), (&json!(["notes"]), &json!(0)));
+    tablet.ends(Exit::Failure, &["sync"]);
+    for device in [&phone, &tablet] {
+        assert_eq!(device.value("notes", "amount"), json!({"euros": 17, "paid": true}));
+        device.sync();
+    }
+}
+
+#[test]
 fn a_log_that_was_torn_by_a_loss_of_power_is_read_up_to_the_tear() {
     let folder = Folder::new();
     let data = folder.path("data");

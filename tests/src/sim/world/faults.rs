@@ -226,7 +226,8 @@ impl World {
         self.lost_with_their_day.extend(lost);
     }
 
-    /// The server's disk loses a record that a device holds and does not change, or changes its value.
+    /// The server's disk loses a record that a device holds and does not change, or changes its value. The digest may know
+    /// of a loss, or not.
     fn lose_from_disk(&mut self) {
         if self.disk_fault.is_some() || self.server.is_busy() || !self.server.can_be_damaged() {
             return;
@@ -244,16 +245,25 @@ impl World {
         let mut plain = records.into_iter().filter(|record| record.key.as_str().starts_with(['l', 'k', 'r', 'a', 'e']));
         let Some(record) = plain.find(held) else { return };
         self.history.lose(&record.key);
-        self.disk_fault = Some(if self.dice.per_mille(500) {
-            self.trace.tell("server", format!("has another value of {} on its disk", record.key));
-            self.trace.count("records damaged on disk");
-            self.server.damage(&record);
-            DiskFault::Damaged(record.key)
-        } else {
-            self.trace.tell("server", format!("loses {} from its disk", record.key));
-            self.trace.count("records lost from disk");
-            self.server.lose(&record);
-            DiskFault::Lost(record)
+        self.disk_fault = Some(match self.dice.below(4) {
+            0..2 => {
+                self.trace.tell("server", format!("has another value of {} on its disk", record.key));
+                self.trace.count("records damaged on disk");
+                self.server.damage(&record);
+                DiskFault::Damaged(record.key)
+            }
+            2 => {
+                self.trace.tell("server", format!("loses {} from its disk, and does not know", record.key));
+                self.trace.count("records lost unnoticed");
+                self.server.lose(&record, false);
+                DiskFault::Damaged(record.key)
+            }
+            _ => {
+                self.trace.tell("server", format!("loses {} from its disk", record.key));
+                self.trace.count("records lost from disk");
+                self.server.lose(&record, true);
+                DiskFault::Lost(record)
+            }
         });
         self.server_live = self.live();
     }

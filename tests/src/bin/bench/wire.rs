@@ -55,11 +55,12 @@ pub(crate) fn measure(report: &mut Report) {
     let pulled = (proxy.bytes().answers - before.answers) as f64 / 1e3;
     report.figure("pull of them, if only the changed field travelled", "KB", pulled, None);
 
-    for number in 0..100 {
-        writer.ok(&["put", &format!("many{number}"), "a", "1"]);
+    // Of one length, as ids are.
+    let many: Vec<_> = (0..100).map(|number| format!("many{number:02}")).collect();
+    for name in &many {
+        writer.ok(&["put", name, "a", "1"]);
     }
     writer.sync();
-    let many: Vec<_> = (0..100).map(|number| format!("many{number}")).collect();
     for (names, most) in [(&many[..1], 200.0), (&many[..], 3_000.0)] {
         let before = proxy.bytes();
         let names: Vec<_> = std::iter::once("sync").chain(names.iter().map(String::as_str)).collect();

@@ -332,6 +332,7 @@ impl DeviceDb {
     /// # Errors
     /// If the file cannot be written.
     pub fn wipe(&mut self, owner: &Owner) -> Result<(), DeviceError> {
+        self.in_sync.retain(|address, _| address.owner != *owner);
         self.change(|connection| {
             for (id, _) in replicas(connection, owner)? {
                 drop_replica(connection, id)?;
@@ -391,8 +392,7 @@ impl DeviceDb {
         let taken = if only_staged { self.change_without_waiting(take_in) } else { self.change(take_in) };
         let (changes, absorbed, only_complete) = taken?;
         if only_complete {
-            // Many datasets are in sync most of the time, and each would wait for the disk just for this.
-            self.change_without_waiting(|connection| mark_synced(connection, address, now))?;
+            self.in_sync.insert(address.clone(), now);
         }
         Ok((changes, absorbed))
     }

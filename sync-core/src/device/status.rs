@@ -4,7 +4,7 @@ use rusqlite::Connection;
 
 use crate::device::dataset::replicas;
 use crate::device::replica::StoredReplica;
-use crate::device::{DeviceDb, DeviceError, bytes};
+use crate::device::{Address, DeviceDb, DeviceError, bytes};
 use crate::merge::replica::Replica as _;
 use crate::model::{DatasetName, Owner, Position, Timestamp};
 
@@ -27,7 +27,8 @@ pub struct DatasetStatus {
     pub conflicts: u64,
     /// Up to where it was pulled.
     pub cursor: Option<Position>,
-    /// When a pull was last complete, by this device's clock.
+    /// When a pull was last complete, by this device's clock. That there was nothing new is not written to the file: only
+    /// who has found it so knows.
     pub last_synced: Option<Timestamp>,
     /// It was deleted here, and the server does not know yet.
     pub deleting: bool,
@@ -58,11 +59,17 @@ impl DeviceDb {
     /// # Errors
     /// If the file cannot be read.
     pub fn datasets(&mut self, owner: &Owner) -> Result<Vec<DatasetStatus>, DeviceError> {
-        self.read(|connection| {
+        let mut all: Vec<_> = self.read(|connection| {
             let replicas = replicas(connection, owner)?;
             let all = replicas.into_iter().map(|(id, name)| status(connection, id, name));
-            all.filter(|status| !status.as_ref().is_ok_and(DatasetStatus::is_untouched)).collect()
-        })
+            let all = all.filter(|status| !status.as_ref().is_ok_and(DatasetStatus::is_untouched));
+            all.collect::<Result<_, DeviceError>>()
+        })?;
+        for status in &mut all {
+            let address = Address { owner: owner.clone(), dataset: status.name.clone() };
+            status.last_synced = status.last_synced.max(self.in_sync.get(&address).copied());
+        }
+        Ok(all)
     }
 }
 

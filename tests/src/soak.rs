@@ -140,10 +140,7 @@ impl Round {
 
         for _ in 0..2 {
             for (number, device) in devices.iter().enumerate() {
-                let synced = device.at(fleet.good_way(number)).sync();
-                assert_eq!(synced["resets"], json!({}), "a device had to begin anew");
-                assert_eq!(synced["repaired"], json!([]), "a device differed from the server");
-                assert_eq!(synced["damaged"], json!([]), "the server's records do not add up to its digest");
+                check_synced(&device.at(fleet.good_way(number)).sync());
             }
         }
         check(&devices, &written);
@@ -238,7 +235,7 @@ impl Writer {
     fn increment(&mut self) {
         let before = self.votes();
         let votes = (before + 1).to_string();
-        if !self.call(&["put", "votes", "tea", &votes], "") {
+        if self.call(&["put", "votes", "tea", &votes], "").is_none() {
             // Nobody said whether it was written. It is whole or not there; nobody else writes to this file.
             self.written.increments += self.votes() - before;
             return;
@@ -258,7 +255,7 @@ impl Writer {
         let token = self.dice.next().to_string();
         let lines = [put("left", json!(token)), put("right", json!(token)), put("count", json!(number))];
         let lines = lines.map(|line| format!("{line}\n")).concat();
-        if self.call(&["apply", "pairs", "-"], &lines) {
+        if self.call(&["apply", "pairs", "-"], &lines).is_some() {
             self.written.groups = number;
         } else {
             let count = self.device.run(&["get", "pairs", &format!("{}/count", self.name)]);
@@ -269,30 +266,39 @@ impl Writer {
 
     fn sync(&mut self) {
         let give_up = if self.has_server { GIVE_UP_NEVER } else { GIVE_UP };
-        let _offline_or_not = self.call(&["sync", "--give-up-after", give_up], "");
+        if let Some(synced) = self.call(&["sync", "--json", "--give-up-after", give_up], "") {
+            check_synced(&serde_json::from_str(&synced).expect("it is JSON"));
+        }
     }
 
-    /// Calls a command, and kills it if it is time; says whether it succeeded.
-    fn call(&mut self, arguments: &[&str], input: &str) -> bool {
+    /// Calls a command, and kills it if it is time; gives what it printed if it succeeded.
+    fn call(&mut self, arguments: &[&str], input: &str) -> Option<String> {
         if !self.killed || self.dice.below(3) > 0 {
             let outcome = self.device.run_with_input(arguments, input);
             let may_be_offline = arguments[0] == "sync" && !self.has_server;
             let expected = outcome.code == Some(0) || may_be_offline && outcome.code == Some(Exit::Offline as i32);
             assert!(expected, "{} {arguments:?} failed: {}", self.name, outcome.stderr);
-            return outcome.code == Some(0);
+            return (outcome.code == Some(0)).then_some(outcome.stdout);
         }
         let mut process = self.device.spawn_with_input(arguments, input);
         let patience = if arguments[0] == "sync" { 60_000 } else { 15_000 };
         thread::sleep(Duration::from_micros(self.dice.below(patience) as u64));
         kill(&mut process);
         self.kills.fetch_add(1, Ordering::Relaxed);
-        false
+        None
     }
 }
 
 fn kill(process: &mut Child) {
     process.kill().expect("a process that was not waited for can be killed");
     let _ended = process.wait();
+}
+
+/// A device and the server have one past, and the same records.
+fn check_synced(synced: &Value) {
+    assert_eq!(synced["resets"], json!({}), "a device had to begin anew");
+    assert_eq!(synced["repaired"], json!([]), "a device differed from the server");
+    assert_eq!(synced["damaged"], json!([]), "the server's records do not add up to its digest");
 }
 
 /// All devices have the same, and it is what was acknowledged.

@@ -50,11 +50,11 @@ pub(crate) fn measure(report: &mut Report) {
     let idle = server.memory_peak();
     reader.ok(&["sync", "few"]);
     // It is stopped in the middle, and goes on from there.
-    let stopped = peak(reader.spawn(&["sync", "many"]), Duration::from_secs(4));
+    let stopped = peak(reader.spawn(&["sync", "many"]), Duration::from_secs(2));
     let begun = Instant::now();
     let rest = reader.json(&["sync", "many"])["pulled"].as_u64().expect("it says how many");
     assert!(rest > 0 && rest < MANY as u64, "{rest} of {MANY} were pulled after the stop");
-    println!("a first pull that was killed after 4 s went on with the last {rest} records, in {:?}", begun.elapsed());
+    println!("a first pull that was killed after 2 s went on with the last {rest} records, in {:?}", begun.elapsed());
     let whole = peak(device("second").spawn(&["sync", "many"]), Duration::MAX);
     let name = format!("device's memory in a first pull of {MANY} records, above idle");
     report.figure(name, "MB", above(whole.max(stopped), idle_device), Some(Aim::AtMost(64.0)));

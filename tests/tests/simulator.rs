@@ -29,6 +29,7 @@ const ONCE_FAILED: &[(u64, &str)] = &[
     (40_016_355, "the check: a restored server was sent an edit again, by a clock that was ahead"),
     (30_079_164, "the check: of two pushes in one commit, one removed what the other had not seen"),
     (30_085_625, "the check: a guest went on from what a copy of its file had claimed"),
+    (10_007_784, "a conflict that had come and gone was told as if device and server differed"),
     (60_008_813, "the check: a guest wrote where the identity had removed what it was"),
     (30_198_381, "the check: a removal went that was made before a device knew that the server had another dataset"),
     (30_200_578, "the check: a map was removed by who had seen it in the conflict log"),

@@ -129,8 +129,8 @@ pub fn plan_page(
     if matches!(pull.lost, Some((Cause::Digest, _))) {
         state.repaired = arrived.position;
     } else if pulled.unexplained && state.repaired != arrived.position {
-        // The server holds something else than here, and nobody has written it: as if the digests differed.
-        pulled.diverged = true;
+        // The server may hold something else than here, though nobody has written it. Or what stood against the push came
+        // and went before this device looked.
         state.pull = Some(Pull { snapshot: true, lost: Some((Cause::Digest, SyncCount::ZERO)), ..Pull::default() });
     }
     // The server's, so that damage of which it was told once does not ask for a snapshot after each change.

@@ -216,11 +216,12 @@ fn settle(
             }
             GroupState::Acked(Verdict::Conflict) => {
                 pulled.conflicts += 1;
-                pulled.unexplained |= thaw(stack, id, &mut dirty)?;
+                pulled.unexplained |= is_unmoved(stack, id)?;
+                thaw(stack, id, &mut dirty)?;
                 stack.redraw(id, Vec::new(), context.random)?;
             }
             GroupState::Acked(Verdict::Refused { code, message }) => {
-                let _ = thaw(stack, id, &mut dirty)?;
+                thaw(stack, id, &mut dirty)?;
                 refused.push((id, code, message));
             }
             GroupState::Open | GroupState::Sealed | GroupState::Sent => {
@@ -283,22 +284,33 @@ fn leave(
     Ok(patches.into_iter().map(|(key, _)| key).collect())
 }
 
-/// Makes a rejected group an unsent one again, in its place. Returns whether its records are what they were when it was
-/// pushed, and the pull has brought none of them.
-fn thaw(stack: &mut Stack<'_>, id: GroupId, dirty: &mut BTreeSet<RecordKey>) -> Result<bool, ReplicaError> {
-    stack.change_header(id)?.state = GroupState::Sealed;
-    let mut is_unmoved = true;
+/// Whether the records of a group that was pushed are what they were then, and the pull has brought none of them.
+fn is_unmoved(stack: &mut Stack<'_>, id: GroupId) -> Result<bool, ReplicaError> {
     for key in stack.keys_of(id)? {
-        is_unmoved &= !stack.is_pulled(&key)?;
+        if stack.pulled(&key)?.is_some() {
+            return Ok(false);
+        }
         let layers = stack.layers(&key)?;
         let base = layers.base.as_ref().map_or(SyncCount::ZERO, Record::base);
-        if let Some(mut patch) = layers.patches.get(&id).cloned() {
-            is_unmoved &= patch.sent.take().is_some_and(|sent| sent.base == base);
+        let sent = layers.patches.get(&id).and_then(|patch| patch.sent.as_ref());
+        if sent.is_none_or(|sent| sent.base != base) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Makes a rejected group an unsent one again, in its place.
+fn thaw(stack: &mut Stack<'_>, id: GroupId, dirty: &mut BTreeSet<RecordKey>) -> Result<(), ReplicaError> {
+    stack.change_header(id)?.state = GroupState::Sealed;
+    for key in stack.keys_of(id)? {
+        if let Some(mut patch) = stack.layers(&key)?.patches.get(&id).cloned() {
+            patch.sent = None;
             stack.set_patch(id, &key, patch)?;
         }
         dirty.insert(key);
     }
-    Ok(is_unmoved)
+    Ok(())
 }
 
 /// The cursor is off the server's line. What was deleted goes, with pending changes parked; for everything else the

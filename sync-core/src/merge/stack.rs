@@ -73,6 +73,14 @@ enum Source {
     Pulled { snapshot: bool, page: BTreeMap<RecordKey, Record> },
 }
 
+/// What a pull says of a record.
+pub(super) enum Pulled {
+    /// It brings the record, or its tombstone.
+    Record(Record),
+    /// It brings all records, and this is not among them.
+    Absent,
+}
+
 /// The layers while a plan is made.
 pub(super) struct Stack<'a> {
     replica: &'a dyn Replica,
@@ -137,26 +145,24 @@ impl<'a> Stack<'a> {
             let patches = self.replica.patches(key)?.into_iter().filter(|(id, _)| !self.dropped.contains(id)).collect();
             let mut layers = Layers { base, patches, before: None };
             layers.before = layers.visible();
-            if let Source::Pulled { snapshot, page } = &self.source {
-                let staged = match page.get(key) {
-                    Some(record) => Some(record.clone()),
-                    None => self.replica.staged(key)?,
-                };
-                match staged {
-                    Some(record) => layers.base = Some(record).filter(|record| record.value().is_some()),
-                    None if *snapshot => layers.base = None,
-                    None => {}
-                }
+            match self.pulled(key)? {
+                Some(Pulled::Record(record)) => layers.base = Some(record).filter(|record| record.value().is_some()),
+                Some(Pulled::Absent) => layers.base = None,
+                None => {}
             }
             self.keys.insert(key.clone(), layers);
         }
         Ok(self.keys.get_mut(key).expect("it was inserted above"))
     }
 
-    /// Whether a pull has brought the record, or its tombstone.
-    pub(super) fn is_pulled(&self, key: &RecordKey) -> Result<bool, ReplicaError> {
-        let Source::Pulled { snapshot, page } = &self.source else { return Ok(false) };
-        Ok(*snapshot || page.contains_key(key) || self.replica.staged(key)?.is_some())
+    /// What the pull says of a record; nothing if it does not speak of it.
+    pub(super) fn pulled(&self, key: &RecordKey) -> Result<Option<Pulled>, ReplicaError> {
+        let Source::Pulled { snapshot, page } = &self.source else { return Ok(None) };
+        let staged = match page.get(key) {
+            Some(record) => Some(record.clone()),
+            None => self.replica.staged(key)?,
+        };
+        Ok(staged.map(Pulled::Record).or_else(|| snapshot.then_some(Pulled::Absent)))
     }
 
     /// What the app sees under a key, as planned so far.

@@ -64,6 +64,13 @@ fn tombstones_remove_and_a_group_is_never_half_visible() {
     assert_eq!(device.visible(), "b=1 c=1 d=1 e=1");
 }
 
+/// The server answers that the pull is to begin again.
+fn begin_again(device: &mut Device, snapshot: bool) {
+    let request = device.request(true).unwrap();
+    let restart = Some(Restart { snapshot });
+    device.absorb(&request, DatasetResponse { restart, ..DatasetResponse::empty(None, dataset()) });
+}
+
 /// What is in the conflict log because the server was put back.
 fn restored(device: &Device) -> String {
     let entries = device.replica.log().values().filter(|entry| entry.cause == Cause::Restored);
@@ -79,9 +86,7 @@ fn what_a_server_has_lost_that_was_put_back_before_a_snapshot_is_logged() {
     other.sync(&mut server);
     let mut device = Device::new(1);
     device.sync(&mut server);
-    let request = device.request(true).unwrap();
-    let restart = Some(Restart { snapshot: true });
-    device.absorb(&request, DatasetResponse { restart, ..DatasetResponse::empty(None, dataset()) });
+    begin_again(&mut device, true);
     server.put_back(&backup);
     let mut third = Device::new(3);
     for text in ["f=1", "f=2"] {
@@ -110,17 +115,12 @@ fn a_pull_that_is_to_begin_again_does_so_at_once_and_ends_if_nothing_is_new() {
     let (mut server, mut other) = stocked();
     let mut device = Device::new(1);
     device.sync(&mut server);
-    let restart = |device: &mut Device| {
-        let request = device.request(true).unwrap();
-        let restart = Some(Restart { snapshot: false });
-        device.absorb(&request, DatasetResponse { restart, ..DatasetResponse::empty(None, dataset()) });
-    };
-    restart(&mut device);
+    begin_again(&mut device, false);
     device.round(&mut server, false, None).expect("it asks again");
     assert!(device.is_settled());
     other.write("e=1");
     other.sync(&mut server);
-    restart(&mut device);
+    begin_again(&mut device, false);
     device.round(&mut server, false, None).expect("it asks again");
     assert_eq!(device.visible(), "a=2 b=1 c=1 d=1 e=1");
 }

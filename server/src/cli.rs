@@ -97,6 +97,7 @@ fn work(
         Command::Datasets => upkeep::datasets(&mut device, output),
         Command::Delete { dataset } => upkeep::delete(&mut device, output, &dataset),
         Command::Claim => upkeep::claim(&mut device, output),
+        Command::Check => upkeep::check(&mut device, output),
     }
 }
 

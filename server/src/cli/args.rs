@@ -145,6 +145,10 @@ pub(super) enum Command {
     Delete { dataset: String },
     /// Take over what was written before signing in
     Claim,
+    /// Read the whole file and say whether it is sound
+    ///
+    /// The other commands do so themselves in files of up to 16 MiB.
+    Check,
 }
 
 #[derive(Debug, Args)]

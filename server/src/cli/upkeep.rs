@@ -436,6 +436,12 @@ pub(super) fn claim(device: &mut Device, output: &Output) -> Result<Exit, CliErr
     Ok(Exit::Success)
 }
 
+pub(super) fn check(device: &mut Device, output: &Output) -> Result<Exit, CliError> {
+    device.db.check()?;
+    output.answer("the file is sound", &json!({"sound": true}))?;
+    Ok(Exit::Success)
+}
+
 fn to_json(value: &impl serde::Serialize) -> Result<Json, CliError> {
     serde_json::to_value(value).map_err(|error| CliError::Failed(format!("it has no JSON form: {error}")))
 }

@@ -446,6 +446,30 @@ fn a_damaged_device_file_gives_right_values_or_a_sentence_and_a_new_file_brings_
 }
 
 #[test]
+fn a_large_device_file_is_checked_when_it_is_asked_for() {
+    /// A page of rows, by SQLite's file format.
+    const LEAF: u8 = 0x0a;
+    let folder = Folder::new();
+    let phone = Device::new(&folder, "phone");
+    let line = |at| json!({"op": "put", "key": format!("k{at:05}"), "value": "x".repeat(800)}).to_string() + "\n";
+    for from in (0..26_000).step_by(1_000) {
+        phone.ok_with_input(&["apply", "notes", "-"], &(from..from + 1_000).map(line).collect::<String>());
+    }
+    let mut bytes = fs::read(phone.file()).unwrap();
+    assert!(bytes.len() > 16 << 20, "it has {} bytes", bytes.len());
+    assert_eq!(phone.ok(&["check"]).trim_end(), "the file is sound");
+
+    let leaves: Vec<usize> =
+        (1..bytes.len() / Damage::PAGE).filter(|page| bytes[page * Damage::PAGE] == LEAF).collect();
+    let [one, other] = [leaves[leaves.len() / 3], leaves[leaves.len() / 2]].map(|page| page * Damage::PAGE);
+    bytes.copy_within(one..one + Damage::PAGE, other);
+    fs::write(phone.file(), &bytes).unwrap();
+    let outcome = phone.run(&["check"]);
+    assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+    assert_ends(&outcome, "phone.db", "check");
+}
+
+#[test]
 fn a_damaged_server_file_is_told_of_and_no_backup_of_it_is_made() {
     const ROUNDS: u64 = 3;
     let folder = Folder::new();

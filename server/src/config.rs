@@ -70,6 +70,8 @@ pub struct ServerConfig {
     pub connections_max: usize,
     /// Requests at once.
     pub requests_max: usize,
+    /// Bytes of their bodies at once, without the small ones.
+    pub bodies_bytes_max: usize,
     /// Streams of live events at once.
     pub streams_max: usize,
     /// How often a stream without events says that it is alive.
@@ -292,6 +294,13 @@ impl Config {
         }
         if self.server.connections_max == 0 || self.server.requests_max == 0 {
             return Err(invalid("server", "`connections_max` and `requests_max` are at least 1"));
+        }
+        if self.server.bodies_bytes_max / 2 < request_bytes_max {
+            let text = format!(
+                "`bodies_bytes_max` is at least {}: twice `request_bytes_max`, for a body and what is compressed in it",
+                request_bytes_max * 2
+            );
+            return Err(invalid("server", text));
         }
         if self.fanout.url.is_some() && !self.store.is_shared() {
             let text = "`url` is for several servers over one store, and a data folder has one server: set `store.url` \

@@ -50,6 +50,8 @@ struct App {
     deps: Deps,
     /// One permit a request that is being served.
     requests: Arc<Semaphore>,
+    /// One permit a byte of the bodies that are large.
+    bodies: Arc<Semaphore>,
     /// One permit a stream of events.
     streams: Arc<Semaphore>,
     /// How often each identity may call.
@@ -109,11 +111,12 @@ pub fn metrics_router(deps: Deps) -> Router {
 impl App {
     fn new(deps: Deps, base: &str) -> Self {
         let requests = Arc::new(Semaphore::new(deps.server.requests_max));
+        let bodies = Arc::new(Semaphore::new(deps.server.bodies_bytes_max.min(Semaphore::MAX_PERMITS)));
         let streams = Arc::new(Semaphore::new(deps.server.streams_max));
         let rates = Arc::new(Rates::new(&deps.rates));
         let crowd = Arc::new(Crowd::new(deps.rates.at_once));
         let listeners = Arc::new(Crowd::new(deps.rates.streams_at_once));
-        Self { deps, requests, streams, rates, crowd, listeners, base: base.into() }
+        Self { deps, requests, bodies, streams, rates, crowd, listeners, base: base.into() }
     }
 }
 

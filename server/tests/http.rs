@@ -372,6 +372,15 @@ impl OpenRequest {
 }
 
 #[tokio::test]
+async fn what_is_decompressed_counts_as_memory_of_bodies() {
+    let large = request().to_string() + &" ".repeat(90_000);
+    let server = Server::start_with(|config| config.bodies_bytes_max = 20_000).await;
+    let sent = server.post().header("Content-Type", JSON).header("Content-Encoding", "gzip");
+    let answer = sent.body(gzip(large.as_bytes())).send().await.unwrap();
+    assert!(error(answer).await.starts_with("429 TooManyRequests: "));
+}
+
+#[tokio::test]
 async fn a_batch_that_removes_what_is_not_there_does_nothing_and_a_delete_says_so() {
     let server = Server::start().await;
     let removes = json!({"operations": [{"op": "remove", "key": "milk"}]});

@@ -75,6 +75,7 @@ fn what_is_not_a_setting_is_refused_with_what_is() {
     check("[sever]\nlisten = \"x\"\n", &[], "there is no section `sever`, only `auth`, ");
     check("listen = \"x\"\n", &[], "`listen` stands outside of a section such as [server]");
     check("[limits]\nvalue_bytes_max = 2000000\n", &[], "`value_bytes_max` is 2000000, and may be 1 to 1048576");
+    check("[server]\nbodies_bytes_max = 16777215\n", &[], "`bodies_bytes_max` is at least 16777216: twice");
     check("[limits]\nrecords_max = 0\n", &[], "`records_max` is 0");
     check("[limits]\nrecords_max = -1\n", &[], "invalid value");
     check("[retention]\ntombstones = \"90 days\"\n", &[], "a duration is a whole number with a unit");

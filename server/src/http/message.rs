@@ -1,18 +1,21 @@
 //! Messages in requests and answers: formats, compression, limits.
 
 use std::io::Read as _;
+use std::sync::Arc;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
 use flate2::read::MultiGzDecoder;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sync_core::protocol::{Format, decode, encode};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::error::ServiceError;
 use crate::http::error::HttpError;
-use crate::http::{App, NO_STORE, OK};
+use crate::http::{App, NO_STORE, OK, places};
 
 /// The formats of a request and of its answer.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +24,20 @@ pub(super) struct Formats {
     pub(super) response: Format,
 }
 
-/// From here on decoding is work for a thread of its own, so that other requests go on meanwhile.
-const DECODE_BYTES_INLINE: usize = 64 << 10;
+/// A body that was read.
+pub(super) struct Received {
+    bytes: Vec<u8>,
+    room: Room,
+}
+
+/// What a body takes up of the memory that all bodies share, until it is decoded.
+struct Room {
+    shared: Arc<Semaphore>,
+    taken: Option<OwnedSemaphorePermit>,
+}
+
+/// A body of up to this length is decoded where it was read, and takes up nothing of what larger ones share.
+const SMALL_BODY_BYTES: usize = 64 << 10;
 
 /// By `Content-Type` and `Accept`.
 pub(super) fn formats(headers: &HeaderMap) -> Result<Formats, HttpError> {
@@ -35,16 +50,24 @@ pub(super) fn formats(headers: &HeaderMap) -> Result<Formats, HttpError> {
     Ok(Formats { request, response: accepted.unwrap_or(request) })
 }
 
-/// Reads the body, within a time and a size.
-pub(super) async fn read(app: &App, body: Body) -> Result<Bytes, HttpError> {
-    let bytes_max = bytes_max(app);
+/// Reads the body, within a time, a size, and what all bodies may take up together.
+pub(super) async fn read(app: &App, body: Body) -> Result<Received, HttpError> {
+    let room = Room { shared: Arc::clone(&app.bodies), taken: None };
     let timeout = app.deps.server.body_timeout.get();
-    let collected = tokio::time::timeout(timeout, Limited::new(body, bytes_max).collect()).await;
-    match collected.map_err(|_| HttpError::TooSlow)? {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(HttpError::TooLarge { bytes_max }),
-        Err(_) => Err(HttpError::InvalidBody("the body breaks off")),
+    tokio::time::timeout(timeout, read_into(room, body, bytes_max(app))).await.map_err(|_| HttpError::TooSlow)?
+}
+
+async fn read_into(mut room: Room, mut body: Body, bytes_max: usize) -> Result<Received, HttpError> {
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| HttpError::InvalidBody("the body breaks off"))?.into_data() else { continue };
+        if data.len() > bytes_max - bytes.len() {
+            return Err(HttpError::TooLarge { bytes_max });
+        }
+        room.make(bytes.len() + data.len())?;
+        bytes.extend_from_slice(&data);
     }
+    Ok(Received { bytes, room })
 }
 
 /// A whole body, by its `Content-Type`.
@@ -54,15 +77,15 @@ pub(super) async fn read_all<T: DeserializeOwned + Send + 'static>(
     body: Body,
 ) -> Result<T, HttpError> {
     let formats = formats(headers)?;
-    let bytes = read(app, body).await?;
-    parse(app, headers, bytes, formats.request).await
+    let received = read(app, body).await?;
+    parse(app, headers, received, formats.request).await
 }
 
 /// Decompresses and decodes a body.
 pub(super) async fn parse<T: DeserializeOwned + Send + 'static>(
     app: &App,
     headers: &HeaderMap,
-    bytes: Bytes,
+    received: Received,
     format: Format,
 ) -> Result<T, HttpError> {
     let bytes_max = bytes_max(app);
@@ -74,10 +97,10 @@ pub(super) async fn parse<T: DeserializeOwned + Send + 'static>(
             _ => return Err(HttpError::UnsupportedMediaType("the body's Content-Encoding is gzip, or there is none")),
         },
     };
-    let is_small = !is_gzip && bytes.len() <= DECODE_BYTES_INLINE;
+    let is_small = !is_gzip && received.bytes.len() <= SMALL_BODY_BYTES;
     let parse = move || {
-        let bytes = if is_gzip { decompress(&bytes, bytes_max)?.into() } else { bytes };
-        decode(&bytes, format).map_err(HttpError::InvalidMessage)
+        let received = if is_gzip { decompress(received, bytes_max)? } else { received };
+        decode(&received.bytes, format).map_err(HttpError::InvalidMessage)
     };
     if is_small {
         return parse();
@@ -96,13 +119,67 @@ fn bytes_max(app: &App) -> usize {
 }
 
 /// Stops at the limit, however much more there would be.
-fn decompress(bytes: &[u8], bytes_max: usize) -> Result<Vec<u8>, HttpError> {
-    let mut decompressed = Vec::new();
-    let limit = (bytes_max as u64).saturating_add(1);
-    let read = MultiGzDecoder::new(bytes).take(limit).read_to_end(&mut decompressed);
-    read.map_err(|_| HttpError::InvalidBody("the body is not what gzip writes"))?;
-    if decompressed.len() > bytes_max {
-        return Err(HttpError::TooLarge { bytes_max });
+fn decompress(received: Received, bytes_max: usize) -> Result<Received, HttpError> {
+    let Received { bytes: compressed, mut room } = received;
+    let mut reader = MultiGzDecoder::new(&*compressed);
+    let mut bytes = Vec::new();
+    loop {
+        let read = reader.by_ref().take(SMALL_BODY_BYTES as u64).read_to_end(&mut bytes);
+        if read.map_err(|_| HttpError::InvalidBody("the body is not what gzip writes"))? == 0 {
+            return Ok(Received { bytes, room });
+        }
+        if bytes.len() > bytes_max {
+            return Err(HttpError::TooLarge { bytes_max });
+        }
+        room.make(compressed.len() + bytes.len())?;
     }
-    Ok(decompressed)
+}
+
+impl Received {
+    /// As it came.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Room {
+    /// Takes up what so many bytes need in all.
+    fn make(&mut self, bytes: usize) -> Result<(), HttpError> {
+        let taken = self.taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let Some(more) = bytes.saturating_sub(SMALL_BODY_BYTES).checked_sub(taken).filter(|more| *more > 0) else {
+            return Ok(());
+        };
+        let too_many = ServiceError::TooManyRequests { retry_after_ms: places::RETRY_AFTER_MS };
+        let more = u32::try_from(more).ok().and_then(|more| Arc::clone(&self.shared).try_acquire_many_owned(more).ok());
+        let more = more.ok_or(too_many)?;
+        match &mut self.taken {
+            Some(taken) => taken.merge(more),
+            None => self.taken = Some(more),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn large_bodies_share_their_memory_and_keep_no_small_ones_out() {
+        const LARGE: usize = SMALL_BODY_BYTES + 100;
+        let shared = Arc::new(Semaphore::new(250));
+        let read = async |bytes: usize| {
+            let room = Room { shared: Arc::clone(&shared), taken: None };
+            read_into(room, Body::from(vec![b' '; bytes]), LARGE).await
+        };
+        let refused = |result| matches!(result, Err(HttpError::Service(ServiceError::TooManyRequests { .. })));
+        let first = read(LARGE).await.unwrap();
+        let _second = read(LARGE).await.unwrap();
+        assert!(refused(read(LARGE).await));
+        assert!(read(LARGE - 50).await.is_ok() && read(SMALL_BODY_BYTES).await.is_ok());
+        assert!(matches!(read(LARGE + 1).await, Err(HttpError::TooLarge { .. })));
+        drop(first);
+        assert!(read(LARGE).await.is_ok());
+        assert_eq!(shared.available_permits(), 150);
+    }
 }

@@ -257,8 +257,8 @@ async fn read(
         Failures, BodyFailures, WriteFailures))]
 async fn put(State(app): State<App>, record: ForRecord, headers: HeaderMap, body: Body) -> Result<Response, HttpError> {
     let formats = message::formats(&headers)?;
-    let bytes = message::read(&app, body).await?;
-    let value: Value = message::parse(&app, &headers, bytes, formats.request).await?;
+    let received = message::read(&app, body).await?;
+    let value: Value = message::parse(&app, &headers, received, formats.request).await?;
     write_one(&app, record, &headers, Change::Put(value)).await
 }
 
@@ -282,10 +282,10 @@ async fn patch(
 ) -> Result<Response, HttpError> {
     let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let bytes = message::read(&app, body).await?;
+    let received = message::read(&app, body).await?;
     let change = match &*media_type {
-        MERGE_PATCH => Change::MergePatch(message::parse(&app, &headers, bytes, Format::Json).await?),
-        DELTA => Change::Merge(message::parse(&app, &headers, bytes, Format::Json).await?),
+        MERGE_PATCH => Change::MergePatch(message::parse(&app, &headers, received, Format::Json).await?),
+        DELTA => Change::Merge(message::parse(&app, &headers, received, Format::Json).await?),
         _ => {
             return Err(HttpError::UnsupportedMediaType(
                 "the body's Content-Type must be application/merge-patch+json or application/vnd.syncline.delta+json",
@@ -325,9 +325,9 @@ async fn batch(
     });
     let once_key = once_key.transpose()?;
     let formats = message::formats(&headers)?;
-    let bytes = message::read(&app, body).await?;
-    let once = once_key.map(|key| Once { key, content: Sha256::digest(&bytes).into() });
-    let BatchBody { operations } = message::parse(&app, &headers, bytes, formats.request).await?;
+    let received = message::read(&app, body).await?;
+    let once = once_key.map(|key| Once { key, content: Sha256::digest(received.bytes()).into() });
+    let BatchBody { operations } = message::parse(&app, &headers, received, formats.request).await?;
     let operations: Vec<_> = operations.into_iter().map(operation).collect::<Result<_, _>>()?;
     let written = app.deps.service.write(&caller, &dataset, &operations, once.as_ref()).await?;
     Ok(answer(StatusCode::OK, written))

@@ -24,8 +24,8 @@ async fn sync(
     body: Body,
 ) -> Result<Response, HttpError> {
     let formats = message::formats(&headers)?;
-    let bytes = message::read(&app, body).await?;
-    let request: SyncRequest = message::parse(&app, &headers, bytes, formats.request).await?;
+    let received = message::read(&app, body).await?;
+    let request: SyncRequest = message::parse(&app, &headers, received, formats.request).await?;
     let response = app.deps.service.sync(&caller, request).await?;
     Ok(message::respond(&response, formats.response))
 }

@@ -159,6 +159,39 @@ fn clients_that_are_slow_lose_their_places_to_those_who_wait() {
 }
 
 #[test]
+fn large_bodies_that_stall_take_bounded_memory_and_devices_sync_beside_them() {
+    const USERS: usize = 16;
+    const EACH: usize = 4;
+    const BODY_BYTES: usize = 8_000_000;
+    /// What bodies may take, and as much again while their buffers grow; all of them would take 500 MB.
+    const MEMORY_MAX: u64 = 100_000_000;
+    let folder = Folder::new();
+    let server = start(&folder, "[server]\nbodies_bytes_max = 33554432\n");
+    assert_devices_sync(&folder, &server, "ada");
+    let before = server.memory();
+    let stall = |token: &String| {
+        let head = format!(
+            "POST /v1/sync HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: {BODY_BYTES}\r\n\r\n",
+            host(&server)
+        );
+        let mut stream = connect(&server, &head);
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        // The server ends it in the middle, or waits for the last byte.
+        let is_taken = stream.write_all(&vec![b' '; BODY_BYTES - 1]).is_ok();
+        (stream, is_taken)
+    };
+    let tokens = server.tokens((0..USERS).map(|user| format!("mallory-{user}")));
+    let stalled: Vec<_> = tokens.iter().cycle().take(USERS * EACH).map(stall).collect();
+    assert!(stalled.iter().any(|(_, is_taken)| *is_taken), "those that there is room for are waited for");
+    assert_devices_sync(&folder, &server, "bob");
+    let taken = server.memory_peak().saturating_sub(before);
+    assert!(taken < MEMORY_MAX, "they took {taken} bytes");
+    drop(stalled);
+    assert_devices_sync(&folder, &server, "eve");
+}
+
+#[test]
 fn over_tls_too_who_says_nothing_is_not_waited_for() {
     let folder = Folder::new();
     let issued = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();

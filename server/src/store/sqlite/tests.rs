@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::join_all;
-use sync_core::merge::push::{Commit, Head};
+use sync_core::merge::push::{Answer, Commit, Head, RememberedPush};
 use sync_core::model::{
-    ChangeId, CommitTag, DatasetName, EpochId, EpochReason, Owner, Record, RecordKey, RecordState, Timestamp, Value,
+    ChangeId, CommitTag, DatasetName, DeviceId, EpochId, EpochReason, Owner, Record, RecordKey, RecordState, SyncCount,
+    Timestamp, Value,
 };
 
 use super::*;
@@ -102,6 +103,52 @@ async fn a_damaged_page_is_an_error_and_not_a_panic() {
     bytes[schema_ends..].fill(0x5a);
     fs::write(&file, bytes).unwrap();
     assert!(refused(&file).contains("put back a backup"));
+}
+
+#[tokio::test]
+async fn rows_that_do_not_fit_together_are_no_backup() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let store = SqliteStore::open(&path("whole")).unwrap();
+    let record = Record {
+        key: RecordKey::parse("milk").unwrap(),
+        state: RecordState::Value(Value::Int(2)),
+        sync_count: SyncCount(1),
+        modified_by: None,
+        modified_at: Timestamp(1),
+        device_time: Timestamp(1),
+    };
+    let answer = Answer { ack: None, outcomes: Vec::new() };
+    let mut commit = first_commit();
+    commit.head.digest = commit.head.digest.plus(&record);
+    commit.records = vec![record];
+    commit.pushes = vec![(DeviceId::from_bytes([3; 16]), RememberedPush { sequence: 1, hash: [4; 32], answer })];
+    store.commit(&dataset("notes"), commit).await.unwrap();
+    drop(store);
+    SqliteStore::copy(&path("whole"), &path("copy")).unwrap();
+
+    let refused = |name: &str| SqliteStore::copy(&path(name), &path("copy of damaged")).unwrap_err().to_string();
+    for (damage, expected) in [
+        ("DELETE FROM dataset", "belongs to no dataset"),
+        ("UPDATE push SET answer = x'80'", "missing field"),
+        ("DELETE FROM store_state", "no rows"),
+        ("UPDATE record SET value = x'01'", "are not those that were written"),
+    ] {
+        fs::copy(path("copy"), path("damaged")).unwrap();
+        Connection::open(path("damaged")).unwrap().execute(damage, []).unwrap();
+        let text = refused("damaged");
+        assert!(text.contains(expected), "{damage}: {text}");
+        fs::remove_file(path("copy of damaged")).unwrap();
+    }
+    // A copy of a table whose page is empty would be sound, and empty.
+    let mut bytes = fs::read(path("copy")).unwrap();
+    let root = "SELECT 4096 * (rootpage - 1) FROM sqlite_schema WHERE name = 'dataset'";
+    let root: i64 = Connection::open(path("copy")).unwrap().query_row(root, [], |row| row.get(0)).unwrap();
+    let empty_leaf = [0x0d, 0, 0, 0, 0, 0x10, 0, 0];
+    bytes[root as usize..][..empty_leaf.len()].copy_from_slice(&empty_leaf);
+    fs::write(path("damaged"), bytes).unwrap();
+    let text = refused("damaged");
+    assert!(text.contains("damaged") && !path("copy of damaged").exists(), "{text}");
 }
 
 #[tokio::test]

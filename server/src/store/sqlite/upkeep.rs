@@ -10,13 +10,15 @@ use crate::store::sqlite::schema::{self, opening};
 use crate::store::{StoreError, TablesVersion};
 
 /// Copies the file as it is at one moment, also while a server writes to it, which waits for nothing. `copy` is an
-/// empty file, or none yet. The copy is looked at before this returns.
+/// empty file, or none yet. The file is looked at before, and the copy afterwards: a copy is made table by table, so that
+/// it is sound even if the tables and indexes of the file do not agree.
 ///
 /// # Errors
 /// If the file cannot be read, or the copy cannot be written.
 pub(super) fn copy(file: &Path, copy: &Path) -> Result<(), StoreError> {
     let name = copy.to_str().ok_or_else(|| StoreError::Unavailable("the path of a copy is written in UTF-8".into()))?;
     let connection = open(file)?;
+    check_structure(file, &connection)?;
     // One read transaction, however long it takes; unlike a copy page by page, which commits of others send back to the
     // start.
     connection.execute("VACUUM INTO ?1", [name]).map_err(|error| opening(copy, &error))?;
@@ -31,44 +33,58 @@ pub(super) fn copy(file: &Path, copy: &Path) -> Result<(), StoreError> {
 pub(super) fn check(file: &Path) -> Result<TablesVersion, StoreError> {
     let connection = open(file)?;
     let version = version_of(file, &connection)?;
-    // Not the quick one, which does not look for what is in a table and not in its indexes, as pulls read them.
-    let found = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0));
-    let found: String = found.map_err(|error| opening(file, &error))?;
-    if found != "ok" {
-        return Err(StoreError::Corrupt(format!("{} is damaged: {found}", file.display())));
-    }
+    check_structure(file, &connection)?;
     if version.found == version.known {
-        check_digests(file, &connection)?;
+        match wrong_rows(&connection) {
+            Ok(None) => {}
+            Ok(Some(what)) => return Err(damaged(file, &what)),
+            // What stands in a column is not what was written.
+            Err(error) if error.sqlite_error().is_none() => return Err(damaged(file, &error.to_string())),
+            Err(error) => return Err(opening(file, &error)),
+        }
     }
     Ok(version)
 }
 
-/// Looks whether all records are as they were written. SQLite would not notice if only bytes of a value had changed.
-fn check_digests(file: &Path, connection: &Connection) -> Result<(), StoreError> {
-    let differing = || -> Result<Option<i64>, rusqlite::Error> {
-        let mut datasets = connection.prepare(&format!("SELECT {} FROM dataset", rows::HEAD))?;
-        let mut records = connection
-            .prepare(&format!("SELECT {} FROM record WHERE dataset = ?1 AND removal IS NULL", rows::RECORD))?;
-        for dataset in datasets.query_map([], rows::head)? {
-            let (id, head) = dataset?;
-            let mut digest = Digest::default();
-            for record in records.query_map([id], rows::record)? {
-                digest = digest.plus(&record?);
-            }
-            if digest != head.digest {
-                return Ok(Some(id));
-            }
+fn check_structure(file: &Path, connection: &Connection) -> Result<(), StoreError> {
+    // Not the quick one, which does not look for what is in a table and not in its indexes, as pulls read them.
+    let found = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0));
+    let found: String = found.map_err(|error| opening(file, &error))?;
+    if found == "ok" { Ok(()) } else { Err(damaged(file, &found)) }
+}
+
+/// What is wrong with the rows, if something is: all records are as they were written, and the rest can be read and belongs
+/// to something. SQLite would not notice if only bytes of a value had changed.
+fn wrong_rows(connection: &Connection) -> Result<Option<String>, rusqlite::Error> {
+    let mut datasets = connection.prepare(&format!("SELECT {} FROM dataset", rows::HEAD))?;
+    let mut records =
+        connection.prepare(&format!("SELECT {} FROM record WHERE dataset = ?1 AND removal IS NULL", rows::RECORD))?;
+    for dataset in datasets.query_map([], rows::head)? {
+        let (id, head) = dataset?;
+        let mut digest = Digest::default();
+        for record in records.query_map([id], rows::record)? {
+            digest = digest.plus(&record?);
         }
-        Ok(None)
-    };
-    let damaged = |what: String| StoreError::Corrupt(format!("{} is damaged: {what}", file.display()));
-    match differing() {
-        Ok(None) => Ok(()),
-        Ok(Some(id)) => Err(damaged(format!("the records of dataset {id} are not those that were written"))),
-        // What stands in a column is not what was written.
-        Err(error) if error.sqlite_error().is_none() => Err(damaged(error.to_string())),
-        Err(error) => Err(opening(file, &error)),
+        if digest != head.digest {
+            return Ok(Some(format!("the records of dataset {id} are not those that were written")));
+        }
     }
+    for table in ["record", "push", "change"] {
+        let select = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE dataset NOT IN (SELECT id FROM dataset))");
+        if connection.query_row(&select, [], |row| row.get(0))? {
+            return Ok(Some(format!("a row of the table `{table}` belongs to no dataset")));
+        }
+    }
+    let mut pushes = connection.prepare("SELECT sequence, hash, answer FROM push")?;
+    pushes.query_map([], rows::push)?.try_for_each(|push| push.map(drop))?;
+    let mut devices = connection.prepare(&format!("SELECT {} FROM device", rows::REGISTRATION))?;
+    devices.query_map([], rows::registration)?.try_for_each(|device| device.map(drop))?;
+    connection.query_row("SELECT is_read_only FROM store_state", [], |row| row.get::<_, bool>(0))?;
+    Ok(None)
+}
+
+fn damaged(file: &Path, what: &str) -> StoreError {
+    StoreError::Corrupt(format!("{} is damaged: {what}", file.display()))
 }
 
 /// The version of the file.

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sync_core::client::memory::MemoryReplica;
 use sync_core::conflict::{Cause, LogEntry, Side};
+use sync_core::merge::replica::Replica as _;
 use sync_core::model::{Overwritten, RecordKey, Timestamp, Value};
 use sync_core::policy::Policy;
 
@@ -185,6 +187,20 @@ pub(super) fn identity_wins(who: &str, before: &Live, after: &Live, ledger: &Led
         Some((name, value)) => Err(format!("{who} claims a guest's {name} over the identity's {value:?}")),
         None => Ok(()),
     }
+}
+
+/// Each pending group has as many patches as its header says; a device's file is taken for damaged otherwise.
+pub(super) fn headers_count_patches(who: &str, replica: &MemoryReplica) -> Result<(), String> {
+    for header in replica.groups().expect("memory does not fail") {
+        let found = replica.group_patches(header.id).expect("memory does not fail").len();
+        if found != header.patches {
+            return Err(format!(
+                "{who} has {found} patches in group {}, and its header says {}",
+                header.id.0, header.patches
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// What a device sees of counters is what its base holds, and what is pending on it.

@@ -19,7 +19,8 @@ use syncline_server::store::memory::MemorySnapshot;
 use crate::dice::Dice;
 use crate::sim::app::{self, Writers};
 use crate::sim::checks::{
-    Ledger, Live, Seen, base_and_pending, compared_first, loses_by_policy, nothing_lost, whole_groups,
+    Ledger, Live, Seen, base_and_pending, compared_first, headers_count_patches, loses_by_policy, nothing_lost,
+    whole_groups,
 };
 use crate::sim::device::{Device, Sent, Step};
 use crate::sim::history::History;
@@ -293,6 +294,7 @@ impl World {
         whole_groups(&device.name, &visible, ledger && settled)?;
         let pending = device.pending_aside().into_values().flat_map(|kept| kept.increments).collect();
         base_and_pending(&device.name, &visible, &base, &pending)?;
+        headers_count_patches(&device.name, &device.replica)?;
         let floor = self.server.store().head(&self.server.dataset).floor;
         let state = device.replica.state().expect("memory does not fail");
         if let Some(DiskFault::Lost(lost)) = &self.disk_fault

@@ -47,6 +47,7 @@ proptest! {
                 prop_assert_eq!(changes, plan.changes.clone());
                 reference.execute(&plan);
             }
+            db.check().unwrap();
             compare(&mut db, &at, &reference);
         }
     }

@@ -116,6 +116,39 @@ fn rows_that_make_no_sense_are_errors() {
 }
 
 #[test]
+fn a_file_whose_tables_do_not_agree_is_refused_when_it_is_opened() {
+    for (damage, expected) in [
+        ("DELETE FROM base WHERE key = x'61'", "records are missing"),
+        ("DELETE FROM replica", "records belong to no dataset"),
+        ("DELETE FROM pending_group", "pending changes belong to no group"),
+        ("DELETE FROM patch WHERE key = x'63'", "pending changes are missing"),
+    ] {
+        let folder = Folder::new();
+        let mut db = open(&folder.file()).unwrap();
+        let at = address(&mut db);
+        run(&mut db, &at, &[Write::Stage(records("a@1=1 b@1=2")), Write::MergeStage { snapshot: true }]);
+        put(&mut db, &at, "c", "3");
+        db.check().unwrap();
+        db.connection.execute(damage, []).unwrap();
+        let error = open(&folder.file()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{damage}: {error}");
+    }
+}
+
+#[test]
+fn a_damaged_value_is_found_by_a_check_and_keeps_no_other_from_being_read() {
+    let folder = Folder::new();
+    let mut db = open(&folder.file()).unwrap();
+    let at = address(&mut db);
+    run(&mut db, &at, &[Write::Stage(records("a@1=1 b@1=2")), Write::MergeStage { snapshot: true }]);
+    db.connection.execute("UPDATE base SET value = x'02ffffffff' WHERE key = x'61'", []).unwrap();
+    let mut again = open(&folder.file()).unwrap();
+    assert_eq!(again.get(&at, &key("b")).unwrap(), Some(json("2")));
+    assert!(matches!(again.get(&at, &key("a")).unwrap_err(), DeviceError::Corrupt(_)));
+    assert!(matches!(again.check().unwrap_err(), DeviceError::Corrupt(_)));
+}
+
+#[test]
 fn a_full_disk_changes_nothing() {
     let folder = Folder::new();
     let mut db = open(&folder.file()).unwrap();

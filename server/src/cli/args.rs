@@ -147,7 +147,7 @@ pub(super) enum Command {
     Claim,
     /// Read the whole file and say whether it is sound
     ///
-    /// The other commands do so themselves in files of up to 16 MiB.
+    /// The other commands do so themselves in files of up to 16 MiB, but look only at the values that they read.
     Check,
 }
 

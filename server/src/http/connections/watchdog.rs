@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{Request, Response, header};
-use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::body::{Buf, Frame, Incoming, SizeHint};
 use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use tokio::time::{Instant, sleep_until};
@@ -62,7 +62,14 @@ struct Underway {
 /// The body of an answer.
 pub(super) struct Answer {
     body: Body,
-    _underway: Underway,
+    underway: Arc<Underway>,
+}
+
+/// Bytes of an answer, which is underway until they are written to the connection: protocols drop a body once they have
+/// its last bytes in a buffer, however long these stay there.
+pub(super) struct Untaken {
+    bytes: Bytes,
+    _underway: Arc<Underway>,
 }
 
 impl Watchdog {
@@ -116,7 +123,7 @@ impl Watched {
             if content_type.is_none_or(|it| it != EVENTS) {
                 underway.begin_answer();
             }
-            Ok(response.map(|body| Answer { body, _underway: underway }))
+            Ok(response.map(|body| Answer { body, underway: Arc::new(underway) }))
         }
     }
 }
@@ -147,11 +154,16 @@ fn lock(open: &Mutex<Open>) -> MutexGuard<'_, Open> {
 }
 
 impl hyper::body::Body for Answer {
-    type Data = Bytes;
+    type Data = Untaken;
     type Error = axum::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(context)
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Untaken>, axum::Error>>> {
+        let Self { body, underway } = self.get_mut();
+        let untaken = |bytes| Untaken { bytes, _underway: Arc::clone(underway) };
+        Pin::new(body).poll_frame(context).map_ok(|frame| frame.map_data(untaken))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -160,5 +172,19 @@ impl hyper::body::Body for Answer {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Buf for Untaken {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
     }
 }

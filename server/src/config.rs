@@ -70,7 +70,7 @@ pub struct ServerConfig {
     pub connections_max: usize,
     /// Requests at once.
     pub requests_max: usize,
-    /// Bytes of their bodies at once, without the small ones.
+    /// Bytes of large bodies at once, of requests and answers.
     pub bodies_bytes_max: usize,
     /// Streams of live events at once.
     pub streams_max: usize,

@@ -14,6 +14,7 @@ mod events;
 mod health;
 #[expect(unused_qualifications, reason = "utoipa writes them")]
 mod identity;
+mod memory;
 mod message;
 mod observe;
 mod openapi;
@@ -41,6 +42,7 @@ pub use connections::{Entrance, serve};
 
 use crate::deps::Deps;
 use crate::http::error::HttpError;
+use crate::http::memory::Memory;
 use crate::http::places::Crowd;
 use crate::http::rates::Rates;
 
@@ -50,8 +52,8 @@ struct App {
     deps: Deps,
     /// One permit a request that is being served.
     requests: Arc<Semaphore>,
-    /// One permit a byte of the bodies that are large.
-    bodies: Arc<Semaphore>,
+    /// For bodies that are large.
+    memory: Arc<Memory>,
     /// One permit a stream of events.
     streams: Arc<Semaphore>,
     /// How often each identity may call.
@@ -77,6 +79,7 @@ pub fn router(deps: Deps, base: &str) -> Router {
     let routes = routes
         .fallback(async |uri: Uri| HttpError::NotFound(uri.path().to_owned()))
         .method_not_allowed_fallback(async |method: Method| HttpError::MethodNotAllowed(method))
+        .layer(middleware::from_fn(memory::keep_answers))
         .with_state(app)
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
             // The panic's own message went to standard error.
@@ -111,12 +114,13 @@ pub fn metrics_router(deps: Deps) -> Router {
 impl App {
     fn new(deps: Deps, base: &str) -> Self {
         let requests = Arc::new(Semaphore::new(deps.server.requests_max));
-        let bodies = Arc::new(Semaphore::new(deps.server.bodies_bytes_max.min(Semaphore::MAX_PERMITS)));
+        let largest_body = deps.service.settings().limits.request_bytes_max * 2;
+        let memory = Arc::new(Memory::new(deps.server.bodies_bytes_max, largest_body));
         let streams = Arc::new(Semaphore::new(deps.server.streams_max));
         let rates = Arc::new(Rates::new(&deps.rates));
         let crowd = Arc::new(Crowd::new(deps.rates.at_once));
         let listeners = Arc::new(Crowd::new(deps.rates.streams_at_once));
-        Self { deps, requests, bodies, streams, rates, crowd, listeners, base: base.into() }
+        Self { deps, requests, memory, streams, rates, crowd, listeners, base: base.into() }
     }
 }
 

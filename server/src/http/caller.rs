@@ -9,7 +9,6 @@ use sync_core::model::{DatasetName, DeviceId, Owner, RecordKey, Timestamp};
 
 use crate::auth::policy::Caller;
 use crate::auth::rules::SignedIn;
-use crate::error::ServiceError;
 use crate::http::App;
 use crate::http::error::HttpError;
 use crate::http::places::{self, Places};
@@ -24,11 +23,9 @@ impl FromRequestParts<App> for SignedIn {
         let caller = app.deps.service.resolve_caller(login).await?;
         app.rates.check(&caller)?;
         let of_identity = app.crowd.enter(&caller)?;
-        let too_many = |_| ServiceError::TooManyRequests { retry_after_ms: places::RETRY_AFTER_MS };
-        let among_all = Arc::clone(&app.requests).try_acquire_owned().map_err(too_many)?;
-        if let Some(places) = parts.extensions.get::<Places>() {
-            places.keep(among_all, of_identity);
-        }
+        let among_all = Arc::clone(&app.requests).try_acquire_owned().map_err(|_| places::all_taken())?;
+        let Ok(places) = Places::from_request_parts(parts, app).await;
+        places.keep(among_all, of_identity, app.memory.room(&caller));
         Ok(Self { caller, expires_at })
     }
 }

@@ -13,6 +13,7 @@ use utoipa_axum::routes;
 use crate::http::caller::{ForDevice, ForOwner};
 use crate::http::error::HttpError;
 use crate::http::openapi::{BodyFailures, ErrorBody, Failures};
+use crate::http::places::Places;
 use crate::http::{App, NO_STORE, message, rfc3339};
 use crate::store::devices::{DeviceLabel, Platform, PushToken, Registration};
 
@@ -99,10 +100,11 @@ async fn list(State(app): State<App>, ForOwner { caller, owner, .. }: ForOwner) 
 async fn register(
     State(app): State<App>,
     ForDevice { caller, owner, device }: ForDevice,
+    places: Places,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, HttpError> {
-    let RegistrationBody { platform, token, name } = message::read_all(&app, &headers, body).await?;
+    let RegistrationBody { platform, token, name } = message::read_all(&app, places, &headers, body).await?;
     let token = PushToken::parse(token)?;
     let name = name.map(DeviceLabel::parse).transpose()?;
     let how = (platform.into(), token, name);

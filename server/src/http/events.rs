@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -58,15 +57,15 @@ struct HintBody {
 async fn events(
     State(app): State<App>,
     ForOwner { caller, owner, expires_at }: ForOwner,
-    Extension(places): Extension<Places>,
+    places: Places,
     headers: HeaderMap,
 ) -> Result<Response, HttpError> {
     app.deps.service.allow_to_see(&caller, &owner)?;
     let too_many = |_| ServiceError::TooManyRequests { retry_after_ms: RETRY_AFTER_MS };
-    let permit = Arc::clone(&app.streams).try_acquire_owned().map_err(too_many)?;
+    let among_all = Arc::clone(&app.streams).try_acquire_owned().map_err(too_many)?;
     let of_identity = app.listeners.enter(&caller)?;
     // A stream has its place among streams, and none among requests any more.
-    places.keep(permit, of_identity);
+    places.keep(among_all, of_identity, app.memory.room(&caller));
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty());
     // An id that is not one of ours is of a run that is not known: then everything is to be pulled.
     let last = last.map(|id| HintId::parse(id).unwrap_or(HintId::UNKNOWN));

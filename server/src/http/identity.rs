@@ -17,6 +17,7 @@ use crate::auth::token_error::TokenError;
 use crate::error::ServiceError;
 use crate::http::error::HttpError;
 use crate::http::openapi::{BodyFailures, ErrorBody, Failures};
+use crate::http::places::Places;
 use crate::http::{App, NO_STORE, message};
 use crate::store::directory::{Linked, Renamed};
 
@@ -114,10 +115,11 @@ struct RenamedBody {
 async fn link(
     State(app): State<App>,
     SignedIn { caller, .. }: SignedIn,
+    places: Places,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, HttpError> {
-    let LinkBody { token } = message::read_all(&app, &headers, body).await?;
+    let LinkBody { token } = message::read_all(&app, places, &headers, body).await?;
     let other = app.deps.verifier.verify(Some(&token), app.deps.clock.now()).await.map_err(of_other)?;
     let Linked { target, moved_from: _, renamed } = app.deps.service.link(&caller, &other.caller).await?;
     let renamed = renamed.iter().map(|Renamed { from, to }| RenamedBody { from: from.to_string(), to: to.to_string() });

@@ -1,7 +1,6 @@
 //! Messages in requests and answers: formats, compression, limits.
 
 use std::io::Read as _;
-use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
@@ -11,11 +10,11 @@ use http_body_util::BodyExt as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sync_core::protocol::{Format, decode, encode};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::error::ServiceError;
 use crate::http::error::HttpError;
-use crate::http::{App, NO_STORE, OK, places};
+use crate::http::memory::SMALL_BODY_BYTES;
+use crate::http::places::Places;
+use crate::http::{App, NO_STORE, OK};
 
 /// The formats of a request and of its answer.
 #[derive(Clone, Copy, Debug)]
@@ -24,20 +23,11 @@ pub(super) struct Formats {
     pub(super) response: Format,
 }
 
-/// A body that was read.
+/// A body that was read, and where it takes up room.
 pub(super) struct Received {
     bytes: Vec<u8>,
-    room: Room,
+    places: Places,
 }
-
-/// What a body takes up of the memory that all bodies share, until it is decoded.
-struct Room {
-    shared: Arc<Semaphore>,
-    taken: Option<OwnedSemaphorePermit>,
-}
-
-/// A body of up to this length is decoded where it was read, and takes up nothing of what larger ones share.
-const SMALL_BODY_BYTES: usize = 64 << 10;
 
 /// By `Content-Type` and `Accept`.
 pub(super) fn formats(headers: &HeaderMap) -> Result<Formats, HttpError> {
@@ -51,33 +41,33 @@ pub(super) fn formats(headers: &HeaderMap) -> Result<Formats, HttpError> {
 }
 
 /// Reads the body, within a time, a size, and what all bodies may take up together.
-pub(super) async fn read(app: &App, body: Body) -> Result<Received, HttpError> {
-    let room = Room { shared: Arc::clone(&app.bodies), taken: None };
+pub(super) async fn read(app: &App, places: Places, body: Body) -> Result<Received, HttpError> {
     let timeout = app.deps.server.body_timeout.get();
-    tokio::time::timeout(timeout, read_into(room, body, bytes_max(app))).await.map_err(|_| HttpError::TooSlow)?
+    tokio::time::timeout(timeout, read_into(places, body, bytes_max(app))).await.map_err(|_| HttpError::TooSlow)?
 }
 
-async fn read_into(mut room: Room, mut body: Body, bytes_max: usize) -> Result<Received, HttpError> {
+async fn read_into(places: Places, mut body: Body, bytes_max: usize) -> Result<Received, HttpError> {
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| HttpError::InvalidBody("the body breaks off"))?.into_data() else { continue };
         if data.len() > bytes_max - bytes.len() {
             return Err(HttpError::TooLarge { bytes_max });
         }
-        room.make(bytes.len() + data.len())?;
+        places.fit_room(bytes.len() + data.len())?;
         bytes.extend_from_slice(&data);
     }
-    Ok(Received { bytes, room })
+    Ok(Received { bytes, places })
 }
 
 /// A whole body, by its `Content-Type`.
 pub(super) async fn read_all<T: DeserializeOwned + Send + 'static>(
     app: &App,
+    places: Places,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<T, HttpError> {
     let formats = formats(headers)?;
-    let received = read(app, body).await?;
+    let received = read(app, places, body).await?;
     parse(app, headers, received, formats.request).await
 }
 
@@ -120,18 +110,18 @@ fn bytes_max(app: &App) -> usize {
 
 /// Stops at the limit, however much more there would be.
 fn decompress(received: Received, bytes_max: usize) -> Result<Received, HttpError> {
-    let Received { bytes: compressed, mut room } = received;
+    let Received { bytes: compressed, places } = received;
     let mut reader = MultiGzDecoder::new(&*compressed);
     let mut bytes = Vec::new();
     loop {
         let read = reader.by_ref().take(SMALL_BODY_BYTES as u64).read_to_end(&mut bytes);
         if read.map_err(|_| HttpError::InvalidBody("the body is not what gzip writes"))? == 0 {
-            return Ok(Received { bytes, room });
+            return Ok(Received { bytes, places });
         }
         if bytes.len() > bytes_max {
             return Err(HttpError::TooLarge { bytes_max });
         }
-        room.make(compressed.len() + bytes.len())?;
+        places.fit_room(compressed.len() + bytes.len())?;
     }
 }
 
@@ -139,47 +129,5 @@ impl Received {
     /// As it came.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
-    }
-}
-
-impl Room {
-    /// Takes up what so many bytes need in all.
-    fn make(&mut self, bytes: usize) -> Result<(), HttpError> {
-        let taken = self.taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let Some(more) = bytes.saturating_sub(SMALL_BODY_BYTES).checked_sub(taken).filter(|more| *more > 0) else {
-            return Ok(());
-        };
-        let too_many = ServiceError::TooManyRequests { retry_after_ms: places::RETRY_AFTER_MS };
-        let more = u32::try_from(more).ok().and_then(|more| Arc::clone(&self.shared).try_acquire_many_owned(more).ok());
-        let more = more.ok_or(too_many)?;
-        match &mut self.taken {
-            Some(taken) => taken.merge(more),
-            None => self.taken = Some(more),
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn large_bodies_share_their_memory_and_keep_no_small_ones_out() {
-        const LARGE: usize = SMALL_BODY_BYTES + 100;
-        let shared = Arc::new(Semaphore::new(250));
-        let read = async |bytes: usize| {
-            let room = Room { shared: Arc::clone(&shared), taken: None };
-            read_into(room, Body::from(vec![b' '; bytes]), LARGE).await
-        };
-        let refused = |result| matches!(result, Err(HttpError::Service(ServiceError::TooManyRequests { .. })));
-        let first = read(LARGE).await.unwrap();
-        let _second = read(LARGE).await.unwrap();
-        assert!(refused(read(LARGE).await));
-        assert!(read(LARGE - 50).await.is_ok() && read(SMALL_BODY_BYTES).await.is_ok());
-        assert!(matches!(read(LARGE + 1).await, Err(HttpError::TooLarge { .. })));
-        drop(first);
-        assert!(read(LARGE).await.is_ok());
-        assert_eq!(shared.available_permits(), 150);
     }
 }

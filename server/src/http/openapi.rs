@@ -3,9 +3,8 @@
 mod examples;
 mod page;
 
-use std::sync::Arc;
-
 use axum::Router;
+use axum::body::Bytes;
 use axum::http::header;
 use axum::response::Html;
 use axum::routing::get;
@@ -176,9 +175,10 @@ fn owner() -> Parameter {
 
 /// The routes that serve the document.
 pub(super) fn router(document: utoipa::openapi::OpenApi) -> Router<App> {
-    let page: Arc<str> = page::page(&document).into_string().into();
-    let json: Arc<str> = document.to_json().expect("the document has no unencodable parts").into();
+    // Answers share these bytes, since anybody may ask.
+    let page = Bytes::from(page::page(&document).into_string());
+    let json = Bytes::from(document.to_json().expect("the document has no unencodable parts"));
     Router::new()
-        .route("/openapi.json", get(async move || ([(header::CONTENT_TYPE, "application/json")], json.to_string())))
-        .route("/docs", get(async move || Html(page.to_string())))
+        .route("/openapi.json", get(async move || ([(header::CONTENT_TYPE, "application/json")], json.clone())))
+        .route("/docs", get(async move || Html(page.clone())))
 }

@@ -1,13 +1,17 @@
 //! Places: how much a request may take up besides others, until its answer is taken.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use sync_core::model::Owner;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::auth::policy::Caller;
 use crate::error::ServiceError;
+use crate::http::memory::Room;
 
 /// What a request takes up. Clones are one; when the last is gone, its places are free.
 #[derive(Clone, Default)]
@@ -15,7 +19,9 @@ pub(super) struct Places(Arc<Mutex<Option<Taken>>>);
 
 struct Taken {
     _among_all: OwnedSemaphorePermit,
-    _of_identity: Option<Place>,
+    _of_identity: Place,
+    /// For the bodies of the request and of its answer.
+    room: Room,
 }
 
 /// How many places each identity has.
@@ -25,20 +31,47 @@ pub(super) struct Crowd {
     taken: Arc<Mutex<HashMap<Owner, usize>>>,
 }
 
-/// One of an identity's places.
+/// Some of an identity's places. When they are dropped, they are free.
 pub(super) struct Place {
-    identity: Owner,
+    /// Nothing: they are not counted.
+    identity: Option<Owner>,
+    each_max: usize,
+    count: usize,
     taken: Arc<Mutex<HashMap<Owner, usize>>>,
 }
 
 /// When to come again if all places are taken.
-pub(super) const RETRY_AFTER_MS: u64 = 1_000;
+const RETRY_AFTER_MS: u64 = 1_000;
+
+/// All places are taken.
+pub(super) const fn all_taken() -> ServiceError {
+    ServiceError::TooManyRequests { retry_after_ms: RETRY_AFTER_MS }
+}
 
 impl Places {
-    /// Keeps these places for this request, instead of those that it had.
-    pub(super) fn keep(&self, among_all: OwnedSemaphorePermit, of_identity: Option<Place>) {
-        let taken = Some(Taken { _among_all: among_all, _of_identity: of_identity });
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = taken;
+    /// Keeps these for this request, instead of those that it had.
+    pub(super) fn keep(&self, among_all: OwnedSemaphorePermit, of_identity: Place, room: Room) {
+        *self.lock() = Some(Taken { _among_all: among_all, _of_identity: of_identity, room });
+    }
+
+    /// Takes the room for so many bytes of bodies. Who has not signed in has none, and sends and gets nothing large.
+    ///
+    /// # Errors
+    /// If there is not so much left. Then it is as before.
+    pub(super) fn fit_room(&self, bytes: usize) -> Result<(), ServiceError> {
+        self.lock().as_mut().map_or(Ok(()), |taken| taken.room.fit(bytes))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Taken>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Places {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.get().cloned().unwrap_or_default())
     }
 }
 
@@ -48,30 +81,57 @@ impl Crowd {
         Self { each_max: (each_max > 0).then_some(each_max), taken: Arc::default() }
     }
 
-    /// Takes a place, if there is a limit. Services have none.
+    /// Takes a place. Services have no limit.
     ///
     /// # Errors
     /// If the identity has no place left.
-    pub(super) fn enter(&self, caller: &Caller) -> Result<Option<Place>, ServiceError> {
-        let (Some(each_max), Caller::Identity(identity)) = (self.each_max, caller) else { return Ok(None) };
+    pub(super) fn enter(&self, caller: &Caller) -> Result<Place, ServiceError> {
+        let mut place = self.stand_by(caller);
+        place.take(1)?;
+        Ok(place)
+    }
+
+    /// Takes no place yet.
+    pub(super) fn stand_by(&self, caller: &Caller) -> Place {
+        let identity = caller.default_owner().filter(|_| self.each_max.is_some()).cloned();
+        Place { identity, each_max: self.each_max.unwrap_or(usize::MAX), count: 0, taken: Arc::clone(&self.taken) }
+    }
+}
+
+impl Place {
+    /// Takes so many more.
+    ///
+    /// # Errors
+    /// If the identity has fewer left. Then nothing is taken.
+    pub(super) fn take(&mut self, more: usize) -> Result<(), ServiceError> {
+        let Some(identity) = &self.identity else { return Ok(()) };
         let mut all = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = all.entry(identity.clone()).or_default();
-        if *taken >= each_max {
-            return Err(ServiceError::TooManyRequests { retry_after_ms: RETRY_AFTER_MS });
+        let taken = all.get(identity).copied().unwrap_or_default();
+        if more > self.each_max.saturating_sub(taken) {
+            return Err(all_taken());
         }
-        *taken += 1;
-        Ok(Some(Place { identity: identity.clone(), taken: Arc::clone(&self.taken) }))
+        all.insert(identity.clone(), taken + more);
+        self.count += more;
+        Ok(())
+    }
+
+    /// Leaves so many of them.
+    pub(super) fn leave(&mut self, fewer: usize) {
+        let fewer = fewer.min(self.count);
+        let Some(identity) = self.identity.as_ref().filter(|_| fewer > 0) else { return };
+        let mut all = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(taken) = all.get_mut(identity) else { return };
+        self.count -= fewer;
+        *taken -= fewer;
+        if *taken == 0 {
+            all.remove(identity);
+        }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut all = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(taken) = all.get_mut(&self.identity) else { return };
-        *taken -= 1;
-        if *taken == 0 {
-            all.remove(&self.identity);
-        }
+        self.leave(self.count);
     }
 }
 
@@ -84,13 +144,27 @@ mod tests {
         let crowd = Crowd::new(2);
         let [ada, bob] = ["ada", "bob"].map(|name| Caller::Identity(Owner::parse(format!("local:{name}")).unwrap()));
         let first = crowd.enter(&ada).unwrap();
-        let second = crowd.enter(&ada).unwrap();
+        let mut second = crowd.enter(&ada).unwrap();
         assert!(crowd.enter(&ada).is_err());
         assert!(crowd.enter(&bob).is_ok());
         drop(first);
+        assert!(second.take(2).is_err());
+        second.take(1).unwrap();
+        assert!(crowd.enter(&ada).is_err());
+        second.leave(1);
         assert!(crowd.enter(&ada).is_ok());
         drop(second);
         assert_eq!(crowd.taken.lock().unwrap().len(), 0);
-        assert!(Crowd::new(0).enter(&ada).unwrap().is_none());
+    }
+
+    #[test]
+    fn without_a_limit_and_for_services_places_are_not_counted() {
+        let ada = Caller::Identity(Owner::parse("local:ada".to_owned()).unwrap());
+        let job = Caller::Service { name: "job".to_owned() };
+        for (each_max, caller) in [(0, ada), (1, job)] {
+            let crowd = Crowd::new(each_max);
+            let _many = [(); 9].map(|()| crowd.enter(&caller).unwrap());
+            assert_eq!(crowd.taken.lock().unwrap().len(), 0);
+        }
     }
 }

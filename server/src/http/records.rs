@@ -20,6 +20,7 @@ use crate::http::caller::{ForDataset, ForRecord};
 use crate::http::error::HttpError;
 use crate::http::etag::{Wanted, condition, parse_condition, quoted, read_condition};
 use crate::http::openapi::{BodyFailures, DatasetParam, ErrorBody, Failures};
+use crate::http::places::Places;
 use crate::http::{App, NO_STORE, message, rfc3339};
 use crate::service::records::{Change, Feed, FeedPlace, Listed, Once, Operation, Version, Versioned, Written};
 
@@ -194,6 +195,7 @@ async fn list(
         Some(limit @ 1..=2_000) => limit as usize,
         Some(_) => return Err(HttpError::invalid("`limit` is 1 to 2000")),
     };
+    let _turn = app.memory.turn().await;
     let body = match since {
         Some(_) if prefix.is_some() || after.is_some() => {
             return Err(HttpError::invalid("`since` goes with neither `prefix` nor `after`"));
@@ -230,6 +232,7 @@ async fn read(
     ForRecord { caller, dataset, key }: ForRecord,
     headers: HeaderMap,
 ) -> Result<Response, HttpError> {
+    let _turn = app.memory.turn().await;
     let Versioned { record, version } = app.deps.service.record(&caller, &dataset, &key).await?;
     let etag = [(header::ETAG, quoted(version))];
     let fresh = match read_condition(&headers, &header::IF_NONE_MATCH)? {
@@ -255,9 +258,15 @@ async fn read(
     responses((status = 200, body = WrittenBody, description = "The record was replaced.", headers(("ETag" = String, description = "The new version."))),
         (status = 201, body = WrittenBody, description = "The record was created.", headers(("ETag" = String, description = "The new version."))),
         Failures, BodyFailures, WriteFailures))]
-async fn put(State(app): State<App>, record: ForRecord, headers: HeaderMap, body: Body) -> Result<Response, HttpError> {
+async fn put(
+    State(app): State<App>,
+    record: ForRecord,
+    places: Places,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, HttpError> {
     let formats = message::formats(&headers)?;
-    let received = message::read(&app, body).await?;
+    let received = message::read(&app, places, body).await?;
     let value: Value = message::parse(&app, &headers, received, formats.request).await?;
     write_one(&app, record, &headers, Change::Put(value)).await
 }
@@ -277,12 +286,13 @@ async fn put(State(app): State<App>, record: ForRecord, headers: HeaderMap, body
 async fn patch(
     State(app): State<App>,
     record: ForRecord,
+    places: Places,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, HttpError> {
     let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let received = message::read(&app, body).await?;
+    let received = message::read(&app, places, body).await?;
     let change = match &*media_type {
         MERGE_PATCH => Change::MergePatch(message::parse(&app, &headers, received, Format::Json).await?),
         DELTA => Change::Merge(message::parse(&app, &headers, received, Format::Json).await?),
@@ -316,6 +326,7 @@ async fn remove(State(app): State<App>, record: ForRecord, headers: HeaderMap) -
 async fn batch(
     State(app): State<App>,
     ForDataset { caller, dataset }: ForDataset,
+    places: Places,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, HttpError> {
@@ -325,7 +336,7 @@ async fn batch(
     });
     let once_key = once_key.transpose()?;
     let formats = message::formats(&headers)?;
-    let received = message::read(&app, body).await?;
+    let received = message::read(&app, places, body).await?;
     let once = once_key.map(|key| Once { key, content: Sha256::digest(received.bytes()).into() });
     let BatchBody { operations } = message::parse(&app, &headers, received, formats.request).await?;
     let operations: Vec<_> = operations.into_iter().map(operation).collect::<Result<_, _>>()?;

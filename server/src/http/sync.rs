@@ -12,20 +12,35 @@ use crate::auth::rules::SignedIn;
 use crate::http::App;
 use crate::http::error::HttpError;
 use crate::http::message;
+use crate::http::places::Places;
+
+/// Where devices sync. A request may be sent again: what it pushes is known by its ids.
+pub(super) const PATH: &str = "/v1/sync";
 
 pub(super) fn router() -> Router<App> {
-    Router::new().route("/v1/sync", post(sync))
+    Router::new().route(PATH, post(sync))
 }
 
 async fn sync(
     State(app): State<App>,
     SignedIn { caller, expires_at: _ }: SignedIn,
+    places: Places,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, HttpError> {
     let formats = message::formats(&headers)?;
-    let received = message::read(&app, body).await?;
+    let received = message::read(&app, places, body).await?;
     let request: SyncRequest = message::parse(&app, &headers, received, formats.request).await?;
-    let response = app.deps.service.sync(&caller, request).await?;
-    Ok(message::respond(&response, formats.response))
+    let mut begun = app.deps.service.begin_sync(&caller, request).await?;
+    let turn = match app.memory.turn_now() {
+        Some(turn) => Some(turn),
+        None => {
+            begun.forget_reads();
+            app.memory.turn().await
+        }
+    };
+    let response = app.deps.service.finish_sync(begun).await?;
+    let answer = message::respond(&response, formats.response);
+    drop(turn);
+    Ok(answer)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 use sync_core::merge::push::Outcome;
-use sync_core::model::{DeviceId, Group, SyncCount, limits};
+use sync_core::model::{DeviceId, Group, Owner, SyncCount, limits};
 use sync_core::protocol::{
     DatasetRequest, DatasetResponse, PROTOCOL_VERSION, Push, PushAnswer, SyncRequest, SyncResponse,
 };
@@ -35,15 +35,41 @@ struct Half {
     complete: bool,
 }
 
+/// A request whose pushes are through.
+pub(crate) struct Begun {
+    /// As far as it goes.
+    response: SyncResponse,
+    halves: Vec<Half>,
+    /// Whose datasets are to be listed, if they are.
+    list: Option<Owner>,
+}
+
+impl Begun {
+    /// Gives back the memory of what pushes have read already: it is read again.
+    pub(crate) fn forget_reads(&mut self) {
+        self.halves.iter_mut().for_each(|half| half.unread = None);
+    }
+}
+
 impl Service {
     /// Pushes and pulls. What fails for one dataset is said in its answer, and does not hold up the others.
     ///
     /// # Errors
     /// If the request as a whole cannot be served.
     pub async fn sync(&self, caller: &Caller, request: SyncRequest) -> Result<SyncResponse, ServiceError> {
+        let begun = self.begin_sync(caller, request).await?;
+        self.finish_sync(begun).await
+    }
+
+    /// The first half of [`Service::sync`]: pushes.
+    ///
+    /// # Errors
+    /// If the request as a whole cannot be served. Then nothing is pushed.
+    pub(crate) async fn begin_sync(&self, caller: &Caller, request: SyncRequest) -> Result<Begun, ServiceError> {
         self.check(&request)?;
         let SyncRequest { version: _, device, app: _, limits_version, list, datasets } = request;
         let datasets = self.addressed(caller, datasets).await?;
+        let list = list.then(|| caller.default_owner().cloned().ok_or_else(owner_missing)).transpose()?;
         let mut response =
             SyncResponse { version: PROTOCOL_VERSION, server_time: self.parts.clock.now(), ..SyncResponse::default() };
         if limits_version != Some(self.limits_version) {
@@ -51,15 +77,23 @@ impl Service {
             response.limits_version = Some(self.limits_version);
         }
         let push = |(address, dataset)| self.push_half(caller, device, address, dataset);
-        let halves: Vec<Half> = stream::iter(datasets).map(push).buffered(PUSHES_AT_ONCE).collect().await;
+        let halves = stream::iter(datasets).map(push).buffered(PUSHES_AT_ONCE).collect().await;
+        Ok(Begun { response, halves, list })
+    }
+
+    /// The second half: pulls, of which the answer has some MB.
+    ///
+    /// # Errors
+    /// If the store fails to list datasets.
+    pub(crate) async fn finish_sync(&self, begun: Begun) -> Result<SyncResponse, ServiceError> {
+        let Begun { mut response, halves, list } = begun;
         let mut bytes_left = self.settings.response_bytes_max;
         for half in halves {
             response.datasets.extend(self.pull_half(half, &mut bytes_left).await);
         }
-        if list {
-            let identity = caller.default_owner().ok_or_else(owner_missing)?;
-            response.names = Some(self.names(identity).await?);
-            response.identity = Some(identity.clone());
+        if let Some(identity) = list {
+            response.names = Some(self.names(&identity).await?);
+            response.identity = Some(identity);
         }
         Ok(response)
     }

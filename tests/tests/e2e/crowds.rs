@@ -278,6 +278,32 @@ fn who_does_not_take_an_answer_keeps_its_place_until_the_connection_is_given_up(
     server.stop();
 }
 
+#[test]
+fn answers_that_are_not_taken_take_bounded_memory_and_devices_sync_beside_them() {
+    const USERS: usize = 8;
+    const EACH: usize = 8;
+    /// What answers may take, and as much again while they are made; all of them would take 128 MB.
+    const MEMORY_MAX: u64 = 64_000_000;
+    let folder = Folder::new();
+    let config = "[server]\nbodies_bytes_max = 16777216\nanswer_timeout = \"5s\"\n[rates]\nrequests_per_second = 0\n";
+    let server = start(&folder, config);
+    let requests: Vec<_> =
+        (0..USERS).map(|user| large_answer(&folder, &server, &format!("mallory-{user}")).repeat(OFTEN)).collect();
+    let before = server.memory();
+    let deaf: Vec<_> = requests.iter().cycle().take(USERS * EACH).map(|requests| connect(&server, requests)).collect();
+    assert_devices_sync(&folder, &server, "ada");
+    thread::sleep(Duration::from_secs(2));
+    assert_devices_sync(&folder, &server, "bob");
+    let taken = server.memory_peak().saturating_sub(before);
+    assert!(taken < MEMORY_MAX, "they took {taken} bytes");
+    // Who comes again is served once they are given up.
+    let other = Device::new(&folder, "other").at(server.url()).with_token(&server.token("mallory-0"));
+    other.sync();
+    assert_eq!(other.value("notes", "k39"), Device::new(&folder, "mallory-0").value("notes", "k39"));
+    drop(deaf);
+    server.stop();
+}
+
 #[track_caller]
 fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;

@@ -47,6 +47,14 @@ pub(super) enum CliError {
     /// The server will not take requests of this version: upgrade.
     #[error("{0}")]
     UpgradeRequired(String),
+    /// The server refuses, for a reason that it names.
+    #[error("{what}")]
+    Refused {
+        /// The server's code.
+        code: String,
+        /// The same in words, with what helps.
+        what: String,
+    },
     /// The device's file does not do.
     #[error("{what}")]
     File {
@@ -83,14 +91,15 @@ impl CliError {
             Self::NotSignedIn(_) => Exit::NotSignedIn,
             Self::Offline(_) => Exit::Offline,
             Self::NotFound(_) => Exit::NotFound,
-            Self::UpgradeRequired(_) | Self::File { .. } | Self::Failed(_) => Exit::Failure,
+            Self::UpgradeRequired(_) | Self::Refused { .. } | Self::File { .. } | Self::Failed(_) => Exit::Failure,
             Self::OutputClosed => Exit::Success,
         }
     }
 
     /// A stable code, with the names of the wire where it has one.
-    const fn code(&self) -> &'static str {
+    fn code(&self) -> &str {
         match self {
+            Self::Refused { code, what: _ } => code,
             Self::Usage(_) | Self::File { problem: FileProblem::Foreign, .. } => "InvalidParameter",
             Self::LimitExceeded(_) => "LimitExceeded",
             Self::NotSignedIn(_) => "NotAuthorized",

@@ -52,7 +52,7 @@ pub(super) fn sync(device: &mut Device, output: &Output, way: Way, datasets: &[S
     let Synced { end, errors, summary } = runtime.block_on(sync_once(device, output, &server, &names))?;
     refuse_unless_complete(end, &server, &summary)?;
     if let Some((dataset, error)) = errors.first_key_value() {
-        return Err(CliError::Failed(not_synced(dataset, error)));
+        return Err(not_synced(dataset, error));
     }
     output.answer(&summary.sentences(), &summary.to_json())?;
     Ok(summary.exit())
@@ -91,9 +91,10 @@ async fn sync_once(
     Ok(Synced { end, errors, summary })
 }
 
-fn not_synced(dataset: &DatasetName, error: &ErrorBody) -> String {
+fn not_synced(dataset: &DatasetName, error: &ErrorBody) -> CliError {
     let ErrorBody { code, message } = error;
-    format!("`{dataset}` was not synced: {message} ({code}); its changes are kept")
+    let what = format!("`{dataset}` was not synced: {message} ({code}); its changes are kept");
+    CliError::Refused { code: code.clone(), what }
 }
 
 /// Executes what the session says until it is over.
@@ -184,7 +185,8 @@ fn refuse_unless_complete(end: SessionEnd, server: &Server, summary: &Summary) -
         }
         SessionEnd::UpgradeRequired(error) => CliError::UpgradeRequired(format!("{}; {}", error.message, kept())),
         SessionEnd::Rejected(error) => {
-            CliError::Failed(format!("the server refused the request: {} ({}); {}", error.message, error.code, kept()))
+            let what = format!("the server refused the request: {} ({}); {}", error.message, error.code, kept());
+            CliError::Refused { code: error.code, what }
         }
     })
 }

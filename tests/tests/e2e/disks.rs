@@ -101,8 +101,10 @@ fn check_full_server(filling: &Filling) {
         assert_eq!(tablet.value("notes", key), value);
     }
     phone.ok_with_input(&["put", "notes", "pending", "-"], &value.to_string());
-    let outcome = phone.ends(Exit::Failure, &["sync"]);
-    assert!(outcome.stderr.contains("StorageFull") && outcome.stderr.contains("no room"), "{}", outcome.stderr);
+    let outcome = phone.ends(Exit::Failure, &["sync", "--json"]);
+    let error: Value = serde_json::from_str(&outcome.stderr).unwrap();
+    assert_eq!(error["error"]["code"], "StorageFull", "{error}");
+    assert!(error["error"]["message"].as_str().unwrap().contains("no room"), "{error}");
 
     let server = if stops {
         server.stop();

@@ -63,7 +63,7 @@ pub(super) async fn watch(
             Some(WatchOutput::Sync(datasets)) => {
                 let Synced { end, errors, summary } = sync_once(device, output, server, &datasets).await?;
                 for (dataset, error) in &errors {
-                    output.error(&CliError::Failed(not_synced(dataset, error)));
+                    output.error(&not_synced(dataset, error));
                 }
                 if end == SessionEnd::Complete && (!has_answered || summary.has_news()) {
                     output.answer(&summary.sentences(), &summary.to_json())?;

@@ -3,6 +3,7 @@
 mod caller;
 mod connections;
 mod cors;
+mod crowd;
 #[expect(unused_qualifications, reason = "utoipa writes them")]
 mod datasets;
 mod dev;
@@ -41,9 +42,9 @@ use utoipa_axum::router::OpenApiRouter;
 pub use connections::{Entrance, serve};
 
 use crate::deps::Deps;
+use crate::http::crowd::Crowd;
 use crate::http::error::HttpError;
 use crate::http::memory::Memory;
-use crate::http::places::Crowd;
 use crate::http::rates::Rates;
 
 /// What handlers share.
@@ -79,7 +80,7 @@ pub fn router(deps: Deps, base: &str) -> Router {
     let routes = routes
         .fallback(async |uri: Uri| HttpError::NotFound(uri.path().to_owned()))
         .method_not_allowed_fallback(async |method: Method| HttpError::MethodNotAllowed(method))
-        .layer(middleware::from_fn(memory::keep_answers))
+        .layer(middleware::from_fn(places::keep_answers))
         .with_state(app)
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
             // The panic's own message went to standard error.
@@ -134,6 +135,9 @@ fn rfc3339(at: Timestamp) -> String {
 
 /// Says that an answer is for this request only.
 const NO_STORE: [(HeaderName, &str); 1] = [(axum::http::header::CACHE_CONTROL, "no-store")];
+
+/// Where devices sync. A request may be sent again: what it pushes is known by its ids.
+const SYNC_PATH: &str = "/v1/sync";
 
 /// The status of an answer without errors.
 const OK: StatusCode = StatusCode::OK;

@@ -10,8 +10,9 @@ use sync_core::model::{DatasetName, DeviceId, Owner, RecordKey, Timestamp};
 use crate::auth::policy::Caller;
 use crate::auth::rules::SignedIn;
 use crate::http::App;
+use crate::http::crowd::all_taken;
 use crate::http::error::HttpError;
-use crate::http::places::{self, Places};
+use crate::http::places::Places;
 use crate::store::DatasetAddress;
 
 impl FromRequestParts<App> for SignedIn {
@@ -23,7 +24,7 @@ impl FromRequestParts<App> for SignedIn {
         let caller = app.deps.service.resolve_caller(login).await?;
         app.rates.check(&caller)?;
         let of_identity = app.crowd.enter(&caller)?;
-        let among_all = Arc::clone(&app.requests).try_acquire_owned().map_err(|_| places::all_taken())?;
+        let among_all = Arc::clone(&app.requests).try_acquire_owned().map_err(|_| all_taken())?;
         let Ok(places) = Places::from_request_parts(parts, app).await;
         places.keep(among_all, of_identity, app.memory.room(&caller));
         Ok(Self { caller, expires_at })

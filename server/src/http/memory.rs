@@ -2,18 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::body::HttpBody as _;
-use axum::extract::Request;
-use axum::http::Method;
-use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::auth::policy::Caller;
 use crate::error::ServiceError;
-use crate::http::error::HttpError;
-use crate::http::places::{Crowd, Place, Places, all_taken};
-use crate::http::sync;
+use crate::http::crowd::{Crowd, Place, all_taken};
 
 /// A body of up to this length takes up nothing of what larger ones share.
 pub(super) const SMALL_BODY_BYTES: usize = 64 << 10;
@@ -89,21 +82,6 @@ impl Room {
             self.of_identity.leave(taken - wanted);
         }
         Ok(())
-    }
-}
-
-/// Keeps room for a large answer, instead of the one for its request, until it is taken. Without room, the client is told to
-/// come again.
-///
-/// Only where that does no harm: what has been written and cannot be sent again is answered, large or not.
-pub(super) async fn keep_answers(places: Places, request: Request, next: Next) -> Response {
-    let may_come_again = request.method() == Method::GET || request.uri().path() == sync::PATH;
-    let response = next.run(request).await;
-    // Streams of events have no size, and are small.
-    let bytes = response.body().size_hint().exact().unwrap_or_default();
-    match places.fit_room(usize::try_from(bytes).unwrap_or(usize::MAX)) {
-        Err(error) if may_come_again => HttpError::from(error).into_response(),
-        _ => response,
     }
 }
 

@@ -1,16 +1,20 @@
 //! Places: how much a request may take up besides others, until its answer is taken.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use axum::extract::FromRequestParts;
+use axum::body::HttpBody as _;
+use axum::extract::{FromRequestParts, Request};
+use axum::http::Method;
 use axum::http::request::Parts;
-use sync_core::model::Owner;
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::auth::policy::Caller;
 use crate::error::ServiceError;
+use crate::http::SYNC_PATH;
+use crate::http::crowd::Place;
+use crate::http::error::HttpError;
 use crate::http::memory::Room;
 
 /// What a request takes up. Clones are one; when the last is gone, its places are free.
@@ -22,30 +26,6 @@ struct Taken {
     _of_identity: Place,
     /// For the bodies of the request and of its answer.
     room: Room,
-}
-
-/// How many places each identity has.
-pub(super) struct Crowd {
-    /// Nothing: as many as it likes.
-    each_max: Option<usize>,
-    taken: Arc<Mutex<HashMap<Owner, usize>>>,
-}
-
-/// Some of an identity's places. When they are dropped, they are free.
-pub(super) struct Place {
-    /// Nothing: they are not counted.
-    identity: Option<Owner>,
-    each_max: usize,
-    count: usize,
-    taken: Arc<Mutex<HashMap<Owner, usize>>>,
-}
-
-/// When to come again if all places are taken.
-const RETRY_AFTER_MS: u64 = 1_000;
-
-/// All places are taken.
-pub(super) const fn all_taken() -> ServiceError {
-    ServiceError::TooManyRequests { retry_after_ms: RETRY_AFTER_MS }
 }
 
 impl Places {
@@ -75,96 +55,17 @@ impl<S: Sync> FromRequestParts<S> for Places {
     }
 }
 
-impl Crowd {
-    /// Zero: there is no limit.
-    pub(super) fn new(each_max: usize) -> Self {
-        Self { each_max: (each_max > 0).then_some(each_max), taken: Arc::default() }
-    }
-
-    /// Takes a place. Services have no limit.
-    ///
-    /// # Errors
-    /// If the identity has no place left.
-    pub(super) fn enter(&self, caller: &Caller) -> Result<Place, ServiceError> {
-        let mut place = self.stand_by(caller);
-        place.take(1)?;
-        Ok(place)
-    }
-
-    /// Takes no place yet.
-    pub(super) fn stand_by(&self, caller: &Caller) -> Place {
-        let identity = caller.default_owner().filter(|_| self.each_max.is_some()).cloned();
-        Place { identity, each_max: self.each_max.unwrap_or(usize::MAX), count: 0, taken: Arc::clone(&self.taken) }
-    }
-}
-
-impl Place {
-    /// Takes so many more.
-    ///
-    /// # Errors
-    /// If the identity has fewer left. Then nothing is taken.
-    pub(super) fn take(&mut self, more: usize) -> Result<(), ServiceError> {
-        let Some(identity) = &self.identity else { return Ok(()) };
-        let mut all = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = all.get(identity).copied().unwrap_or_default();
-        if more > self.each_max.saturating_sub(taken) {
-            return Err(all_taken());
-        }
-        all.insert(identity.clone(), taken + more);
-        self.count += more;
-        Ok(())
-    }
-
-    /// Leaves so many of them.
-    pub(super) fn leave(&mut self, fewer: usize) {
-        let fewer = fewer.min(self.count);
-        let Some(identity) = self.identity.as_ref().filter(|_| fewer > 0) else { return };
-        let mut all = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(taken) = all.get_mut(identity) else { return };
-        self.count -= fewer;
-        *taken -= fewer;
-        if *taken == 0 {
-            all.remove(identity);
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.leave(self.count);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_identity_has_so_many_places_and_gets_them_back() {
-        let crowd = Crowd::new(2);
-        let [ada, bob] = ["ada", "bob"].map(|name| Caller::Identity(Owner::parse(format!("local:{name}")).unwrap()));
-        let first = crowd.enter(&ada).unwrap();
-        let mut second = crowd.enter(&ada).unwrap();
-        assert!(crowd.enter(&ada).is_err());
-        assert!(crowd.enter(&bob).is_ok());
-        drop(first);
-        assert!(second.take(2).is_err());
-        second.take(1).unwrap();
-        assert!(crowd.enter(&ada).is_err());
-        second.leave(1);
-        assert!(crowd.enter(&ada).is_ok());
-        drop(second);
-        assert_eq!(crowd.taken.lock().unwrap().len(), 0);
-    }
-
-    #[test]
-    fn without_a_limit_and_for_services_places_are_not_counted() {
-        let ada = Caller::Identity(Owner::parse("local:ada".to_owned()).unwrap());
-        let job = Caller::Service { name: "job".to_owned() };
-        for (each_max, caller) in [(0, ada), (1, job)] {
-            let crowd = Crowd::new(each_max);
-            let _many = [(); 9].map(|()| crowd.enter(&caller).unwrap());
-            assert_eq!(crowd.taken.lock().unwrap().len(), 0);
-        }
+/// Keeps room for a large answer, instead of the one for its request, until it is taken. Without room, the client is told to
+/// come again.
+///
+/// Only where that does no harm: what has been written and cannot be sent again is answered, large or not.
+pub(super) async fn keep_answers(places: Places, request: Request, next: Next) -> Response {
+    let may_come_again = request.method() == Method::GET || request.uri().path() == SYNC_PATH;
+    let response = next.run(request).await;
+    // Streams of events have no size, and are small.
+    let bytes = response.body().size_hint().exact().unwrap_or_default();
+    match places.fit_room(usize::try_from(bytes).unwrap_or(usize::MAX)) {
+        Err(error) if may_come_again => HttpError::from(error).into_response(),
+        _ => response,
     }
 }

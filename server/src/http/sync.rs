@@ -9,16 +9,12 @@ use axum::routing::post;
 use sync_core::protocol::SyncRequest;
 
 use crate::auth::rules::SignedIn;
-use crate::http::App;
 use crate::http::error::HttpError;
-use crate::http::message;
 use crate::http::places::Places;
-
-/// Where devices sync. A request may be sent again: what it pushes is known by its ids.
-pub(super) const PATH: &str = "/v1/sync";
+use crate::http::{App, SYNC_PATH, message};
 
 pub(super) fn router() -> Router<App> {
-    Router::new().route(PATH, post(sync))
+    Router::new().route(SYNC_PATH, post(sync))
 }
 
 async fn sync(

@@ -9,7 +9,7 @@ use sync_core::model::{ChangeId, Limits, SyncCount};
 use sync_core::protocol::{DatasetRequest, GroupStatus};
 use tokio::sync::Semaphore;
 
-use super::world::{ScriptedStore, World, name, notes, push, verdicts};
+use super::world::{ScriptedStore, World, ada, name, notes, push, request, verdicts};
 use crate::service::ServiceSettings;
 
 #[tokio::test]
@@ -33,6 +33,23 @@ async fn a_repeated_push_gets_the_same_answer_and_counts_once() {
     let again = world.push(1, 1, "n+1 m?1@7").await;
     assert_eq!(again.push, first.push);
     assert_eq!(world.shown(), "n=1");
+}
+
+#[tokio::test]
+async fn what_a_push_has_read_may_be_forgotten_and_is_read_again() {
+    let mut answers = Vec::new();
+    for forgets in [false, true] {
+        let world = World::new();
+        world.push(1, 1, "a=1").await;
+        let asked = DatasetRequest { cursor: world.cursor(), push: Some(push(2, 1, "b=2")), ..notes() };
+        let mut begun = world.service.begin_sync(&ada(), request(vec![asked])).await.unwrap();
+        if forgets {
+            begun.forget_reads();
+        }
+        answers.push(world.service.finish_sync(begun).await.unwrap());
+    }
+    assert_eq!(answers[0], answers[1]);
+    assert_eq!(answers[0].datasets[0].page.as_ref().unwrap().records[0].key.as_str(), "b");
 }
 
 #[tokio::test]

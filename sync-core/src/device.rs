@@ -82,7 +82,7 @@ impl DeviceDb {
     pub fn check(&mut self) -> Result<(), DeviceError> {
         self.read(|connection| {
             check::structure(connection)?;
-            check::values(connection)
+            check::contents(connection)
         })
     }
 

@@ -1,8 +1,13 @@
 //! Whether the file is what this code wrote.
 
 use rusqlite::Connection;
+use serde::de::DeserializeOwned;
 
-use crate::device::{DeviceError, bytes};
+use crate::conflict::{LogEntry, Parked};
+use crate::device::replica::StoredReplica;
+use crate::device::{DeviceError, bytes, status};
+use crate::merge::replica::Replica as _;
+use crate::model::DatasetName;
 
 /// Looks whether SQLite can read all of it, and whether its tables agree: a page that is another valid one may hide rows.
 pub(super) fn structure(connection: &Connection) -> Result<(), DeviceError> {
@@ -19,9 +24,9 @@ pub(super) fn structure(connection: &Connection) -> Result<(), DeviceError> {
     Ok(())
 }
 
-/// Looks whether each value is as it was written.
-pub(super) fn values(connection: &Connection) -> Result<(), DeviceError> {
-    for select in ["SELECT key, value FROM base", "SELECT key, under FROM patch", "SELECT key, value FROM patch"] {
+/// Looks whether each value is as it was written, and all else can be read.
+pub(super) fn contents(connection: &Connection) -> Result<(), DeviceError> {
+    for select in ["SELECT key, value FROM base", "SELECT key, value FROM stage"] {
         let mut select = connection.prepare(select)?;
         let mut rows = select.query([])?;
         while let Some(row) = rows.next()? {
@@ -29,6 +34,27 @@ pub(super) fn values(connection: &Connection) -> Result<(), DeviceError> {
                 bytes::value(&bytes::key(row.get(0)?)?, value)?;
             }
         }
+    }
+    let mut replicas = connection.prepare("SELECT id, dataset FROM replica")?;
+    let replicas = replicas.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
+    for replica in replicas {
+        let (id, name) = replica?;
+        status::status(connection, id, DatasetName::parse(name).map_err(bytes::corrupt)?)?;
+        let replica = StoredReplica::with_id(connection, Some(id));
+        replica.policies()?;
+        for group in replica.groups()? {
+            replica.group_patches(group.id)?;
+        }
+    }
+    decode::<LogEntry>(connection, "SELECT entry FROM conflict")?;
+    decode::<Parked>(connection, "SELECT unit FROM parked")
+}
+
+fn decode<T: DeserializeOwned>(connection: &Connection, select: &str) -> Result<(), DeviceError> {
+    let mut select = connection.prepare(select)?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        bytes::decode::<T>(row.get_ref(0)?.as_blob().map_err(bytes::corrupt)?)?;
     }
     Ok(())
 }

@@ -73,7 +73,8 @@ impl DeviceDb {
     }
 }
 
-fn status(connection: &Connection, id: i64, name: DatasetName) -> Result<DatasetStatus, DeviceError> {
+/// Reads the status of one replica.
+pub(super) fn status(connection: &Connection, id: i64, name: DatasetName) -> Result<DatasetStatus, DeviceError> {
     let state = StoredReplica::with_id(connection, Some(id)).state()?;
     let mut select = connection.prepare_cached(SELECT)?;
     let mut rows = select.query([id])?;

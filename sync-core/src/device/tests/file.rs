@@ -149,6 +149,26 @@ fn a_damaged_value_is_found_by_a_check_and_keeps_no_other_from_being_read() {
 }
 
 #[test]
+fn a_check_finds_what_cannot_be_read_beside_values() {
+    for damage in [
+        "UPDATE pending_group SET state = x'a46f70646e'",
+        "UPDATE replica SET policies = x'c1'",
+        "UPDATE patch SET question = x'c1'",
+        "INSERT INTO conflict (replica_id, entry) SELECT id, x'80' FROM replica",
+        "INSERT INTO parked (replica_id, unit) SELECT id, x'80' FROM replica",
+        "INSERT INTO stage (replica_id, key, count, value, modified_at, device_time) VALUES (1, x'61', 1, x'c1', 0, 0)",
+    ] {
+        let folder = Folder::new();
+        let mut db = open(&folder.file()).unwrap();
+        let at = address(&mut db);
+        put(&mut db, &at, "c", "3");
+        db.check().unwrap();
+        assert!(db.connection.execute(damage, []).unwrap() > 0);
+        assert!(matches!(db.check(), Err(DeviceError::Corrupt(_))), "{damage}");
+    }
+}
+
+#[test]
 fn a_full_disk_changes_nothing() {
     let folder = Folder::new();
     let mut db = open(&folder.file()).unwrap();

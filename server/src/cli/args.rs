@@ -220,7 +220,7 @@ Exit codes:
   2  the command or its input is wrong, or over a limit that this device knows
   3  synced; a question waits for `resolve`
   4  synced; the server refused changes, see `parked`
-  5  the server did not answer; all changes are kept for the next sync
+  5  the server could not be reached, or could not serve, in time; all changes are kept for the next sync
   6  not signed in: no token, or the server does not take it; all changes are kept
   7  there is no such record, dataset or entry
 "#;

@@ -144,8 +144,8 @@ async fn pushes_of_many_devices_by_many_requests_all_count() {
         async move {
             for sequence in 1..=20 {
                 let asked = DatasetRequest { push: Some(push(device, sequence, "n+1")), ..notes() };
-                let request = super::world::request(vec![DatasetRequest { cursor: world.cursor(), ..asked }]);
-                service.sync(&super::world::ada(), request).await.unwrap();
+                let request = request(vec![DatasetRequest { cursor: world.cursor(), ..asked }]);
+                service.sync(&ada(), request).await.unwrap();
             }
         }
     });
@@ -174,9 +174,9 @@ async fn an_owner_has_so_many_datasets_and_no_more_however_many_come_at_once() {
     let group = &refused.push.as_ref().unwrap().groups[0];
     assert_eq!(group.code.as_deref(), Some("LimitExceeded"));
     assert_eq!(group.message.as_deref(), Some("an identity has at most 5 datasets"));
-    let mut list = super::world::request(vec![]);
+    let mut list = request(vec![]);
     list.list = true;
-    assert_eq!(world.service.sync(&super::world::ada(), list).await.unwrap().names.unwrap().len(), 5);
+    assert_eq!(world.service.sync(&ada(), list).await.unwrap().names.unwrap().len(), 5);
 }
 
 #[tokio::test]

@@ -121,7 +121,10 @@ async fn rows_that_do_not_fit_together_are_no_backup() {
     let answer = Answer { ack: None, outcomes: Vec::new() };
     let mut commit = first_commit();
     commit.head.digest = commit.head.digest.plus(&record);
+    commit.head.records = 1;
+    commit.head.bytes = (record.key.as_str().len() + record.value().unwrap().encoded_len()) as u64;
     commit.records = vec![record];
+    commit.changes = vec![(ChangeId::from_bytes([5; 16]), SyncCount(1))];
     commit.pushes = vec![(DeviceId::from_bytes([3; 16]), RememberedPush { sequence: 1, hash: [4; 32], answer })];
     store.commit(&dataset("notes"), commit).await.unwrap();
     drop(store);
@@ -133,6 +136,12 @@ async fn rows_that_do_not_fit_together_are_no_backup() {
         ("UPDATE push SET answer = x'80'", "missing field"),
         ("DELETE FROM store_state", "no rows"),
         ("UPDATE record SET value = x'01'", "are not those that were written"),
+        ("UPDATE dataset SET records = 2", "are not those that were written"),
+        ("UPDATE dataset SET bytes = 2", "are not those that were written"),
+        ("UPDATE dataset SET is_live = 0", "contradicts itself"),
+        ("UPDATE dataset SET tag = NULL", "contradicts itself"),
+        ("UPDATE dataset SET sync_count = 3", "contradicts itself"),
+        ("UPDATE dataset SET next_change = 0", "still to be given"),
     ] {
         fs::copy(path("copy"), path("damaged")).unwrap();
         Connection::open(path("damaged")).unwrap().execute(damage, []).unwrap();

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use rusqlite::{Connection, OpenFlags};
-use sync_core::model::Digest;
+use rusqlite::{Connection, OpenFlags, Row};
+use sync_core::model::{Digest, Value};
 
 use crate::store::sqlite::rows;
 use crate::store::sqlite::schema::{self, opening};
@@ -56,18 +56,35 @@ fn check_structure(file: &Path, connection: &Connection) -> Result<(), StoreErro
 /// What is wrong with the rows, if something is: all records are as they were written, and the rest can be read and belongs
 /// to something. SQLite would not notice if only bytes of a value had changed.
 fn wrong_rows(connection: &Connection) -> Result<Option<String>, rusqlite::Error> {
-    let mut datasets = connection.prepare(&format!("SELECT {} FROM dataset", rows::HEAD))?;
+    let mut datasets =
+        connection.prepare(&format!("SELECT {}, epoch, sync_count, tag, is_live FROM dataset", rows::HEAD))?;
     let mut records =
         connection.prepare(&format!("SELECT {} FROM record WHERE dataset = ?1 AND removal IS NULL", rows::RECORD))?;
-    for dataset in datasets.query_map([], rows::head)? {
-        let (id, head) = dataset?;
-        let mut digest = Digest::default();
+    let at = rows::HEAD_COLUMNS;
+    let dataset = |row: &Row<'_>| {
+        let columns = (rows::position(row, at)?, rows::count(row, at + 1)?, row.get(at + 3)?);
+        Ok((rows::head(row)?, columns))
+    };
+    for dataset in datasets.query_map([], dataset)? {
+        let ((id, head), columns) = dataset?;
+        let (mut digest, mut count, mut bytes) = (Digest::default(), 0, 0);
         for record in records.query_map([id], rows::record)? {
-            digest = digest.plus(&record?);
+            let record = record?;
+            digest = digest.plus(&record);
+            count += 1;
+            bytes += record.key.as_str().len() + record.value().map_or(0, Value::encoded_len);
         }
-        if digest != head.digest {
+        if (digest, count, bytes as u64) != (head.digest, head.records, head.bytes) {
             return Ok(Some(format!("the records of dataset {id} are not those that were written")));
         }
+        if columns != (head.lineage.position(), head.lineage.count, head.exists()) {
+            return Ok(Some(format!("the row of dataset {id} contradicts itself")));
+        }
+    }
+    let unnumbered = "SELECT EXISTS (SELECT 1 FROM change AS c JOIN dataset AS d ON d.id = c.dataset
+        WHERE c.number >= d.next_change)";
+    if connection.query_row(unnumbered, [], |row| row.get(0))? {
+        return Ok(Some("a remembered change has a number that is still to be given".to_owned()));
     }
     for table in ["record", "push", "change"] {
         let select = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE dataset NOT IN (SELECT id FROM dataset))");

@@ -131,3 +131,41 @@ impl Received {
         &self.bytes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use sync_core::model::Owner;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::auth::policy::Caller;
+    use crate::error::ServiceError;
+    use crate::http::crowd::Crowd;
+    use crate::http::memory::Memory;
+
+    #[tokio::test]
+    async fn large_bodies_share_their_memory_until_they_are_answered_and_keep_no_small_ones_out() {
+        const LARGE: usize = SMALL_BODY_BYTES + 100;
+        let caller = Caller::Identity(Owner::parse("local:ada").unwrap());
+        let (memory, crowd, requests) = (Memory::new(250, 250), Crowd::new(0), Arc::new(Semaphore::new(9)));
+        let read = async |bytes: usize| {
+            let places = Places::default();
+            let among_all = Arc::clone(&requests).try_acquire_owned().unwrap();
+            places.keep(among_all, crowd.enter(&caller).unwrap(), memory.room(&caller));
+            read_into(places, Body::from(vec![b' '; bytes]), LARGE).await
+        };
+        let refused = |result| matches!(result, Err(HttpError::Service(ServiceError::TooManyRequests { .. })));
+        let first = read(LARGE).await.unwrap();
+        let second = read(LARGE).await.unwrap();
+        assert!(refused(read(LARGE).await));
+        assert!(read(LARGE - 50).await.is_ok() && read(SMALL_BODY_BYTES).await.is_ok());
+        assert!(matches!(read(LARGE + 1).await, Err(HttpError::TooLarge { .. })));
+        drop(first);
+        assert!(read(LARGE).await.is_ok());
+        drop(second);
+        // All of it is free again.
+        assert!(memory.room(&caller).fit(SMALL_BODY_BYTES + 250).is_ok());
+    }
+}

@@ -23,9 +23,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sync_core::merge::push::{Commit, Head, View};
-use sync_core::model::{
-    ChangeId, DatasetName, DeviceId, Owner, Position, Record, RecordKey, SyncCount, Timestamp, Value,
-};
+use sync_core::model::{ChangeId, DatasetName, DeviceId, Owner, Position, Record, RecordKey, SyncCount, Timestamp};
 
 use crate::error::ServiceError;
 use crate::store::directory::Directory;
@@ -117,7 +115,7 @@ impl RecordsRead {
 
     /// Takes a record if there is room for it, or if it is the first; otherwise says that there are more.
     fn admit(&mut self, record: Record, room: &mut Room) -> bool {
-        let bytes = record.key.as_str().len() + record.value().map_or(0, Value::encoded_len);
+        let bytes = record.bytes();
         let fits = room.records > 0 && bytes <= room.bytes;
         self.has_more = !fits && !self.records.is_empty();
         if !self.has_more {

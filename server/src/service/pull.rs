@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sync_core::merge::push::{Head, plan_epoch};
-use sync_core::model::{EpochReason, NextPage, Position, SyncCount, Value, limits};
+use sync_core::model::{EpochReason, NextPage, Position, Record, SyncCount, limits};
 use sync_core::protocol::{DatasetRequest, Page, Reset, Restart};
 
 use crate::error::ServiceError;
@@ -27,7 +27,7 @@ impl Pulled {
     /// Keys and values in it, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let Self::Page(page, _) = self else { return 0 };
-        page.records.iter().map(|record| record.key.as_str().len() + record.value().map_or(0, Value::encoded_len)).sum()
+        page.records.iter().map(Record::bytes).sum()
     }
 }
 

@@ -421,7 +421,7 @@ pub fn plan_purge(head: &Head, floor: SyncCount) -> Commit {
 /// Puts a record into the view and keeps digest and totals true.
 fn replace_record(view: &mut View, record: Record) {
     let head = &mut view.head;
-    let size = |record: &Record| record.value().map(|value| (record.key.as_str().len() + value.encoded_len()) as u64);
+    let size = |record: &Record| record.value().map(|_| record.bytes() as u64);
     if let Some(old) = view.records.get(&record.key) {
         head.digest = head.digest.minus(old);
         if let Some(bytes) = size(old) {

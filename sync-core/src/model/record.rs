@@ -89,6 +89,11 @@ impl Record {
         }
     }
 
+    /// The length of its key and value, in canonical bytes.
+    pub fn bytes(&self) -> usize {
+        self.key.as_str().len() + self.value().map_or(0, Value::encoded_len)
+    }
+
     /// What a patch that saw this record names as its base: its count, or zero for a tombstone, because a tombstone
     /// may be purged at any time and must then compare the same.
     pub const fn base(&self) -> SyncCount {

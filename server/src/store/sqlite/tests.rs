@@ -122,7 +122,7 @@ async fn rows_that_do_not_fit_together_are_no_backup() {
     let mut commit = first_commit();
     commit.head.digest = commit.head.digest.plus(&record);
     commit.head.records = 1;
-    commit.head.bytes = (record.key.as_str().len() + record.value().unwrap().encoded_len()) as u64;
+    commit.head.bytes = record.bytes() as u64;
     commit.records = vec![record];
     commit.changes = vec![(ChangeId::from_bytes([5; 16]), SyncCount(1))];
     commit.pushes = vec![(DeviceId::from_bytes([3; 16]), RememberedPush { sequence: 1, hash: [4; 32], answer })];

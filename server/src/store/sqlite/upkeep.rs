@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use rusqlite::{Connection, OpenFlags, Row};
-use sync_core::model::{Digest, Value};
+use sync_core::model::Digest;
 
 use crate::store::sqlite::rows;
 use crate::store::sqlite::schema::{self, opening};
@@ -72,7 +72,7 @@ fn wrong_rows(connection: &Connection) -> Result<Option<String>, rusqlite::Error
             let record = record?;
             digest = digest.plus(&record);
             count += 1;
-            bytes += record.key.as_str().len() + record.value().map_or(0, Value::encoded_len);
+            bytes += record.bytes();
         }
         if (digest, count, bytes as u64) != (head.digest, head.records, head.bytes) {
             return Ok(Some(format!("the records of dataset {id} are not those that were written")));

@@ -28,7 +28,7 @@ async fn sync(
     let received = message::read(&app, places, body).await?;
     let request: SyncRequest = message::parse(&app, &headers, received, formats.request).await?;
     let mut begun = app.deps.service.begin_sync(&caller, request).await?;
-    let turn = match app.memory.turn_now() {
+    let _turn = match app.memory.turn_now() {
         Some(turn) => Some(turn),
         None => {
             begun.forget_reads();
@@ -36,7 +36,5 @@ async fn sync(
         }
     };
     let response = app.deps.service.finish_sync(begun).await?;
-    let answer = message::respond(&response, formats.response);
-    drop(turn);
-    Ok(answer)
+    Ok(message::respond(&response, formats.response))
 }

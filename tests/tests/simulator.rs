@@ -35,6 +35,9 @@ const ONCE_FAILED: &[(u64, &str)] = &[
     (30_200_578, "the check: a map was removed by who had seen it in the conflict log"),
     (40_107_639, "the check: an answer from before an unfenced restore came when the tags were forgotten"),
     (40_110_092, "the check: the app chose the older one of two values that it was shown"),
+    (80_189_696, "the check: the app brought back what it had written over before it deleted the dataset"),
+    (80_194_376, "the check: the same, of a field"),
+    (83_079_729, "a push was taken for one that a restored server had, where its tag was forgotten"),
 ];
 
 #[test]

@@ -165,6 +165,7 @@ pub fn plan_answer(
         return Ok((plan, absorbed));
     }
     in_flight.answered = true;
+    in_flight.confirmed = in_flight.ack.is_some() && in_flight.ack == answer.ack;
     in_flight.ack = answer.ack;
     plan.writes.push(Write::State(Box::new(state)));
     for (group, answer) in groups.into_iter().zip(&answer.groups) {
@@ -231,7 +232,8 @@ pub fn plan_response(
         absorbed.pulled = page.records.len();
         absorbed.total = Some(page.total);
         let snapshot = request.snapshot || request.cursor.is_none();
-        let arrived = arrive(&state, snapshot, page);
+        let acked = response.push.and_then(|push| push.ack);
+        let arrived = arrive(&state, snapshot, page, acked);
         // Without a cursor in the request, the server could not say so.
         if let Some(ended) = state.cursor.filter(|_| snapshot).and_then(|cursor| arrived.lineage.ended(cursor)) {
             absorbed.reset = Some(ended);
@@ -255,6 +257,7 @@ pub fn plan_response(
             lineage: state.lineage.clone(),
             floor: SyncCount::ZERO,
             digest: None,
+            acked: response.push.and_then(|push| push.ack),
         };
         let (plan, pulled) = plan_page(replica, state, false, unchanged, server_time, context)?;
         absorbed.parked = pulled.parked;
@@ -285,7 +288,7 @@ fn leaves_cursor(state: &ReplicaState, arrived: &Arrived) -> bool {
 }
 
 /// A page in the words of the planner. What the page leaves out of the line, the device has.
-fn arrive(state: &ReplicaState, snapshot: bool, page: Page) -> Arrived {
+fn arrive(state: &ReplicaState, snapshot: bool, page: Page, acked: Option<Position>) -> Arrived {
     let mut lineage = if snapshot { Lineage::default() } else { state.lineage.clone() };
     if let Some(line) = &page.line {
         lineage.entries.clone_from(line);
@@ -296,7 +299,7 @@ fn arrive(state: &ReplicaState, snapshot: bool, page: Page) -> Arrived {
         lineage.remember(count, tag);
     }
     let Page { records, position, next, floor, digest, .. } = page;
-    Arrived { records, position, next, lineage, floor, digest }
+    Arrived { records, position, next, lineage, floor, digest, acked }
 }
 
 fn divergence(state: &ReplicaState, reset: &Reset) -> Divergence {

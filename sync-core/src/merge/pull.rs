@@ -28,6 +28,8 @@ pub struct Arrived {
     pub floor: SyncCount,
     /// The digest of the dataset at the position.
     pub digest: Option<Digest>,
+    /// Where the push was written of which the same answer told: before the page was read.
+    pub acked: Option<Position>,
 }
 
 /// What came of a page.
@@ -68,6 +70,7 @@ pub fn plan_page(
         pull.digest = if pull.snapshot { Digest::default() } else { state.digest };
         pull.staged = 0;
     }
+    pull.shows_push = shows_push(&state, &pull, &arrived);
     for record in &arrived.records {
         let before = replaced(replica, &state, &pull, record)?;
         pull.digest = before.iter().fold(pull.digest, |digest, before| digest.minus(before)).plus(record);
@@ -103,7 +106,7 @@ pub fn plan_page(
     let mut pulled = Pulled { visible: true, damaged: differs, ..Pulled::default() };
     let keys = touched(replica, &pull, &arrived.records)?;
     let mut stack = Stack::over_pull(replica, pull.snapshot, &arrived.records, server_time)?;
-    let dirty = settle(&mut stack, replica, &mut state, &arrived, pull.lost.is_some(), &mut pulled, context)?;
+    let dirty = settle(&mut stack, replica, &mut state, &arrived, &pull, &mut pulled, context)?;
     stack.restack(keys.into_iter().chain(dirty), context.now)?;
     let many = pull.staged > arrived.records.len() as u64 || pull.snapshot;
     let page_keys: Vec<_> = arrived.records.iter().map(|record| record.key.clone()).collect();
@@ -137,6 +140,15 @@ pub fn plan_page(
     state.digest = arrived.digest.unwrap_or(pull.digest);
     plan.writes.push(Write::State(Box::new(state)));
     Ok((plan, pulled))
+}
+
+/// Whether the push in flight is known to be on the line that the pages so far are of. A line that has forgotten its tag
+/// may have given its count to another commit; but then it may go on from an earlier page's line, which knew.
+fn shows_push(state: &ReplicaState, pull: &Pull, arrived: &Arrived) -> bool {
+    let knows = |position: Position| arrived.lineage.tags.get(&position.count) == Some(&position.tag);
+    let goes_on = || pull.shows_push && pull.next.as_ref().is_some_and(|next| knows(next.at));
+    let ack = state.in_flight.as_ref().and_then(|in_flight| in_flight.ack);
+    ack.is_some_and(|ack| arrived.acked == Some(ack) || knows(ack) || goes_on())
 }
 
 /// What a record of a page replaces in the base to be. Asked of the replica only where there may be something: most
@@ -173,14 +185,14 @@ fn touched(replica: &dyn Replica, pull: &Pull, page: &[Record]) -> Result<Vec<Re
 }
 
 /// Settles the push in flight, if it was answered and this pull contains its effects: accepted groups leave, conflicted
-/// ones are decided again in their place, refused ones are parked. If the line does not contain it, it is sent again.
-/// Returns the records whose layers changed.
+/// ones are decided again in their place, refused ones are parked. If the line does not contain it, or cannot tell, it is
+/// sent again. Returns the records whose layers changed.
 fn settle(
     stack: &mut Stack<'_>,
     replica: &dyn Replica,
     state: &mut ReplicaState,
     arrived: &Arrived,
-    reset: bool,
+    pull: &Pull,
     pulled: &mut Pulled,
     context: &mut Context<'_>,
 ) -> Result<BTreeSet<RecordKey>, ReplicaError> {
@@ -189,13 +201,15 @@ fn settle(
     let reached = arrived.position.map_or(SyncCount::ZERO, |position| position.count);
     let groups: Vec<_> = replica.groups()?.into_iter().filter(|group| group.state.is_in_flight()).collect();
     if !in_flight.answered {
-        in_flight.renew |= reset;
+        in_flight.renew |= pull.lost.is_some();
         return Ok(dirty);
     }
     let on_line = |ack| arrived.lineage.contains(ack) || arrived.lineage.has_pruned(ack, arrived.floor);
-    if !in_flight.ack.is_none_or(|ack| on_line(ack) && ack.count <= reached) {
+    let shown = in_flight.ack.filter(|ack| on_line(*ack) && ack.count <= reached);
+    let is_sure = pull.shows_push || in_flight.confirmed;
+    if in_flight.ack.is_some() && (shown.is_none() || !is_sure) {
         in_flight.answered = false;
-        in_flight.ack = None;
+        in_flight.ack = shown;
         in_flight.renew = true;
         for GroupHeader { id, .. } in groups {
             stack.change_header(id)?.state = GroupState::Sent;

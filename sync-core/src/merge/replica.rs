@@ -146,6 +146,9 @@ pub struct InFlight {
     pub answered: bool,
     /// Where its effects are, once it was answered; nothing: the dataset was never written.
     pub ack: Option<Position>,
+    /// The server has said so twice, so it remembers the push.
+    #[serde(default)]
+    pub confirmed: bool,
     /// The server lost what it was made on: bases are renewed before it is sent again.
     pub renew: bool,
 }
@@ -163,6 +166,9 @@ pub struct Pull {
     pub lost: Option<(Cause, SyncCount)>,
     /// How many records are staged.
     pub staged: u64,
+    /// The push in flight is known to be on the line that the pages so far are of.
+    #[serde(default)]
+    pub shows_push: bool,
     /// It is made because what was pulled before does not add up to the server's digest.
     #[serde(default)]
     pub again: bool,

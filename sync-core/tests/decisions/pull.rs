@@ -3,6 +3,7 @@
 use sync_core::conflict::Cause;
 use sync_core::merge::replica::Replica as _;
 use sync_core::merge::write::plan_delete;
+use sync_core::model::limits::TAGS_REMEMBERED_MAX;
 use sync_core::model::{Digest, Divergence, SyncCount};
 use sync_core::policy::Policy;
 use sync_core::protocol::{DatasetRequest, DatasetResponse, Restart};
@@ -239,30 +240,62 @@ fn counters_over_a_refused_group_stand_by_themselves() {
     assert_eq!((device.visible().as_str(), device.pending().as_str()), ("m=5 n=10", ""));
 }
 
-#[test]
-fn an_acknowledgement_that_is_not_on_the_line_is_pushed_again() {
-    let (mut server, mut device) = (TinyServer::new(), Device::with_policy(1, Policy::Counter));
-    device.write("n=1");
-    device.sync(&mut server);
-    let backup = server.clone();
-    device.write("n=11");
-    // The push is acknowledged, and the server put back before its page arrives.
+/// The push is acknowledged, and its page does not arrive.
+fn push_unseen(device: &mut Device, server: &mut TinyServer) {
     let request = device.request(false).unwrap();
     let mut response = server.sync(&request);
     response.page = None;
     response.restart = Some(Restart { snapshot: false });
     device.absorb(&request, response);
     assert_eq!(device.pending(), "accepted n=11");
-    server.put_back(&backup);
-    let mut other = Device::with_policy(2, Policy::Counter);
-    other.sync(&mut server);
-    other.write("m=1");
-    other.sync(&mut server);
+}
+
+#[test]
+fn an_acknowledgement_that_is_not_on_the_line_or_not_known_to_be_is_pushed_again() {
+    let forgotten = TAGS_REMEMBERED_MAX + 1;
+    for (is_put_back, commits, settles) in
+        [(true, 1, false), (true, forgotten, false), (false, 1, true), (false, forgotten, false)]
+    {
+        let (mut server, mut device) = (TinyServer::new(), Device::with_policy(1, Policy::Counter));
+        device.write("n=1");
+        device.sync(&mut server);
+        let backup = server.clone();
+        device.write("n=11");
+        push_unseen(&mut device, &mut server);
+        if is_put_back {
+            server.put_back(&backup);
+        }
+        let mut other = Device::with_policy(2, Policy::Counter);
+        other.sync(&mut server);
+        for number in 1..=commits {
+            other.write(&format!("m={number}"));
+            other.sync(&mut server);
+        }
+        device.round(&mut server, false, None).unwrap();
+        let pending = if settles { "" } else { "sent n=11" };
+        assert_eq!(device.pending(), pending, "{is_put_back} {commits}");
+        device.sync(&mut server);
+        assert!(device.is_settled());
+        assert_eq!(device.visible(), format!("m={commits} n=11"));
+    }
+}
+
+#[test]
+fn what_a_page_was_known_to_contain_the_next_one_contains() {
+    let (mut server, mut other) = stocked();
+    let mut device = Device::new(1);
+    device.write("n=11");
+    push_unseen(&mut device, &mut server);
+    for number in 1..=5 {
+        device.round(&mut server, false, Some(1)).unwrap();
+        assert_eq!(device.pending(), "accepted n=11");
+        for write in 0..TAGS_REMEMBERED_MAX / 2 {
+            other.write(&format!("e={number}{write}"));
+            other.sync(&mut server);
+        }
+    }
     device.round(&mut server, false, None).unwrap();
-    assert_eq!(device.pending(), "sent n=11");
-    device.sync(&mut server);
     assert!(device.is_settled());
-    assert_eq!(device.visible(), "m=1 n=11");
 }
 
 #[test]

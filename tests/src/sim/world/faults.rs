@@ -176,6 +176,8 @@ impl World {
             // What a push that it forgets has overwritten will be in nobody's log.
             self.ledger.gone.extend(self.ledger.written.keys().cloned());
         }
+        // What was written over these is gone here, and may be on the server: whoever brings them back has the last word.
+        self.ledger.may_return.extend(parked_aside(device).tokens);
         // What it had not pushed goes too.
         self.ledger.gone.append(&mut kept.tokens);
         self.ledger.increments_gone.append(&mut kept.increments);

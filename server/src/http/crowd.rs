@@ -72,6 +72,13 @@ impl Place {
         Ok(())
     }
 
+    /// How many more the identity has left.
+    pub(super) fn left(&self) -> usize {
+        let Some(identity) = &self.identity else { return usize::MAX };
+        let all = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        self.each_max.saturating_sub(all.get(identity).copied().unwrap_or_default())
+    }
+
     /// Leaves so many of them.
     pub(super) fn leave(&mut self, fewer: usize) {
         let fewer = fewer.min(self.count);

@@ -61,6 +61,12 @@ impl Memory {
 }
 
 impl Room {
+    /// The largest body for which there is room now.
+    pub(super) fn left(&self) -> usize {
+        let taken = self.among_all.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        SMALL_BODY_BYTES + taken + self.free.available_permits().min(self.of_identity.left())
+    }
+
     /// Takes up what so many bytes need, no more and no less.
     ///
     /// # Errors
@@ -115,6 +121,21 @@ mod tests {
         assert_eq!(memory.free.available_permits(), 230);
         second.fit(1).unwrap();
         assert_eq!(memory.free.available_permits(), 250);
+    }
+
+    #[test]
+    fn what_is_left_is_what_fits() {
+        let memory = Memory::new(400, 100);
+        let [mut first, mut second, mut other] = ["ada", "ada", "bob"].map(|name| memory.room(&identity(name)));
+        let mut job = memory.room(&Caller::Service { name: "job".to_owned() });
+        first.fit(LARGE - 40).unwrap();
+        for (room, left) in [(&mut first, 100), (&mut second, 40), (&mut other, 100), (&mut job, 340)] {
+            assert_eq!(room.left(), SMALL_BODY_BYTES + left);
+            room.fit(room.left() + 1).unwrap_err();
+            let before = room.among_all.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+            room.fit(room.left()).unwrap();
+            room.fit(SMALL_BODY_BYTES + before).unwrap();
+        }
     }
 
     #[test]

@@ -15,7 +15,10 @@ use crate::error::ServiceError;
 use crate::http::SYNC_PATH;
 use crate::http::crowd::Place;
 use crate::http::error::HttpError;
-use crate::http::memory::Room;
+use crate::http::memory::{Room, SMALL_BODY_BYTES};
+
+/// Records written as JSON take up to so many times their bytes, unless they consist of quotation marks.
+const WRITTEN_IN: usize = 2;
 
 /// What a request takes up. Clones are one; when the last is gone, its places are free.
 #[derive(Clone, Default)]
@@ -40,6 +43,11 @@ impl Places {
     /// If there is not so much left. Then it is as before.
     pub(super) fn fit_room(&self, bytes: usize) -> Result<(), ServiceError> {
         self.lock().as_mut().map_or(Ok(()), |taken| taken.room.fit(bytes))
+    }
+
+    /// How many bytes of records an answer should have, so that there is room for it: some in any case.
+    pub(super) fn records_bytes_max(&self) -> usize {
+        self.lock().as_ref().map_or(SMALL_BODY_BYTES, |taken| taken.room.left()) / WRITTEN_IN
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Taken>> {

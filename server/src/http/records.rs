@@ -22,7 +22,7 @@ use crate::http::etag::{Wanted, condition, parse_condition, quoted, read_conditi
 use crate::http::openapi::{BodyFailures, DatasetParam, ErrorBody, Failures};
 use crate::http::places::Places;
 use crate::http::{App, NO_STORE, message, rfc3339};
-use crate::service::records::{Change, Feed, FeedPlace, Listed, Once, Operation, Version, Versioned, Written};
+use crate::service::records::{Change, Feed, FeedPlace, Listed, Once, Operation, PageMax, Version, Versioned, Written};
 
 /// The media type of a JSON Merge Patch (RFC 7396).
 const MERGE_PATCH: &str = "application/merge-patch+json";
@@ -187,6 +187,7 @@ struct BatchBody {
 async fn list(
     State(app): State<App>,
     ForDataset { caller, dataset }: ForDataset,
+    places: Places,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, HttpError> {
     let Query(ListQuery { prefix, after, since, limit }) = query?;
@@ -196,20 +197,21 @@ async fn list(
         Some(_) => return Err(HttpError::invalid("`limit` is 1 to 2000")),
     };
     let _turn = app.memory.turn().await;
+    let most = PageMax { records: limit, bytes: places.records_bytes_max() };
     let body = match since {
         Some(_) if prefix.is_some() || after.is_some() => {
             return Err(HttpError::invalid("`since` goes with neither `prefix` nor `after`"));
         }
         Some(since) => {
             let place = if since.is_empty() { FeedPlace::default() } else { read_token(&since)? };
-            let Feed { records, next, has_more } = app.deps.service.feed(&caller, &dataset, place, limit).await?;
+            let Feed { records, next, has_more } = app.deps.service.feed(&caller, &dataset, place, most).await?;
             let records = records.into_iter().map(|(record, version)| RecordBody::new(record, version));
             RecordsBody { records: records.collect(), next: Some(token(&next)), has_more }
         }
         None => {
             let after = after.map(|after| read_token(&after)).transpose()?;
             let prefix = prefix.unwrap_or_default();
-            let Listed { records, next } = app.deps.service.list(&caller, &dataset, &prefix, after, limit).await?;
+            let Listed { records, next } = app.deps.service.list(&caller, &dataset, &prefix, after, most).await?;
             let records = records.into_iter().map(|Versioned { record, version }| RecordBody::new(record, version));
             RecordsBody { records: records.collect(), has_more: next.is_some(), next: next.map(|next| token(&next)) }
         }

@@ -25,7 +25,7 @@ async fn sync(
     body: Body,
 ) -> Result<Response, HttpError> {
     let formats = message::formats(&headers)?;
-    let received = message::read(&app, places, body).await?;
+    let received = message::read(&app, places.clone(), body).await?;
     let request: SyncRequest = message::parse(&app, &headers, received, formats.request).await?;
     let mut begun = app.deps.service.begin_sync(&caller, request).await?;
     let _turn = match app.memory.turn_now() {
@@ -35,6 +35,6 @@ async fn sync(
             app.memory.turn().await
         }
     };
-    let response = app.deps.service.finish_sync(begun).await?;
+    let response = app.deps.service.finish_sync(begun, places.records_bytes_max()).await?;
     Ok(message::respond(&response, formats.response))
 }

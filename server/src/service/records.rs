@@ -109,6 +109,15 @@ pub struct Listed {
     pub next: Option<RecordKey>,
 }
 
+/// How much of a dataset is read at once: at least one record, and never more than a page.
+#[derive(Clone, Copy, Debug)]
+pub struct PageMax {
+    /// Records.
+    pub records: usize,
+    /// Bytes of keys and values.
+    pub bytes: usize,
+}
+
 /// A place in a dataset's feed of changes.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct FeedPlace {
@@ -192,11 +201,15 @@ impl Service {
         dataset: &DatasetAddress,
         prefix: &str,
         after: Option<RecordKey>,
-        records_max: usize,
+        most: PageMax,
     ) -> Result<Listed, ServiceError> {
         self.allow(caller, dataset, Action::Read)?;
-        let records_max = records_max.clamp(1, limits::PAGE_RECORDS_MAX);
-        let range = RecordsFrom { prefix: prefix.to_owned(), after, records_max, bytes_max: limits::PAGE_BYTES_MAX };
+        let range = RecordsFrom {
+            prefix: prefix.to_owned(),
+            after,
+            records_max: most.records.clamp(1, limits::PAGE_RECORDS_MAX),
+            bytes_max: most.bytes.min(limits::PAGE_BYTES_MAX),
+        };
         let read = self.parts.store.records_from(dataset, &range).await?;
         let next = read.records.last().filter(|_| read.has_more).map(|record| record.key.clone());
         let versioned =
@@ -213,7 +226,7 @@ impl Service {
         caller: &Caller,
         dataset: &DatasetAddress,
         place: FeedPlace,
-        records_max: usize,
+        most: PageMax,
     ) -> Result<Feed, ServiceError> {
         self.allow(caller, dataset, Action::Read)?;
         let request = DatasetRequest {
@@ -224,9 +237,9 @@ impl Service {
             page: place.page.clone(),
             push: None,
             delete: false,
-            pull_limit: Some(u32::try_from(records_max).unwrap_or(u32::MAX)),
+            pull_limit: Some(u32::try_from(most.records).unwrap_or(u32::MAX)),
         };
-        match self.pull(dataset, &request, None, None, limits::PAGE_BYTES_MAX).await? {
+        match self.pull(dataset, &request, None, None, most.bytes).await? {
             Pulled::Unchanged => Ok(Feed { records: Vec::new(), next: place, has_more: false }),
             Pulled::Page(page, head) => {
                 let versioned = |record: Record| Version::at(&head, record.sync_count).map(|version| (record, version));

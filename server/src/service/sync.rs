@@ -58,7 +58,7 @@ impl Service {
     /// If the request as a whole cannot be served.
     pub async fn sync(&self, caller: &Caller, request: SyncRequest) -> Result<SyncResponse, ServiceError> {
         let begun = self.begin_sync(caller, request).await?;
-        self.finish_sync(begun).await
+        self.finish_sync(begun, usize::MAX).await
     }
 
     /// The first half of [`Service::sync`]: pushes.
@@ -81,13 +81,13 @@ impl Service {
         Ok(Begun { response, halves, list })
     }
 
-    /// The second half: pulls, of which the answer has some MB.
+    /// The second half: pulls, of which the answer has some MB, or fewer bytes of records if there is less room.
     ///
     /// # Errors
     /// If the store fails to list datasets.
-    pub(crate) async fn finish_sync(&self, begun: Begun) -> Result<SyncResponse, ServiceError> {
+    pub(crate) async fn finish_sync(&self, begun: Begun, bytes_max: usize) -> Result<SyncResponse, ServiceError> {
         let Begun { mut response, halves, list } = begun;
-        let mut bytes_left = self.settings.response_bytes_max;
+        let mut bytes_left = self.settings.response_bytes_max.min(bytes_max);
         for half in halves {
             response.datasets.extend(self.pull_half(half, &mut bytes_left).await);
         }

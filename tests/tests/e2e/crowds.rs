@@ -293,6 +293,11 @@ fn answers_that_are_not_taken_take_bounded_memory_and_devices_sync_beside_them()
     let deaf: Vec<_> = requests.iter().cycle().take(USERS * EACH).map(|requests| connect(&server, requests)).collect();
     assert_devices_sync(&folder, &server, "ada");
     thread::sleep(Duration::from_secs(2));
+    // While there is little room, pages are small.
+    let records = format!("{}/v1/datasets/notes/records?limit=1000", server.url());
+    let (status, page) = http("GET", &records, &server.token("mallory-0"), &Value::Null);
+    let got = page["records"].as_array().map_or(0, Vec::len);
+    assert!(status == 200 && got < 40 && page["has_more"] == json!(true), "{status}, {got} records");
     assert_devices_sync(&folder, &server, "bob");
     let taken = server.memory_peak().saturating_sub(before);
     assert!(taken < MEMORY_MAX, "they took {taken} bytes");

@@ -46,7 +46,7 @@ async fn what_a_push_has_read_may_be_forgotten_and_is_read_again() {
         if forgets {
             begun.forget_reads();
         }
-        answers.push(world.service.finish_sync(begun).await.unwrap());
+        answers.push(world.service.finish_sync(begun, usize::MAX).await.unwrap());
     }
     assert_eq!(answers[0], answers[1]);
     assert_eq!(answers[0].datasets[0].page.as_ref().unwrap().records[0].key.as_str(), "b");

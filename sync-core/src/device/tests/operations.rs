@@ -1,6 +1,9 @@
 //! What apps and sync sessions do: owners, listings, staged pulls, the conflict log, claims.
 
 use std::cell::Cell;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use super::*;
 use crate::conflict::{Cause, LogEntry, Loss, Parked, ParkedPatch, Side};
@@ -382,4 +385,57 @@ fn an_untouched_dataset_is_empty_and_reading_does_not_create_it() {
         assert!(replica.groups().unwrap().is_empty() && replica.pending_keys(true).unwrap().is_empty());
     });
     assert!(db.datasets(&at.owner).unwrap().is_empty());
+}
+
+/// The steps of SQLite's machine in a pull of one record into a dataset of so many: at least one for each row.
+fn steps_of_one_record(records: u64) -> u64 {
+    const TOGETHER: u64 = 1_000;
+    let mut db = memory();
+    let at = address(&mut db);
+    let taken = Arc::new(AtomicU64::new(0));
+    let mut pull = |count: u64, keys: Range<u64>| {
+        let position = Position {
+            epoch: EpochId::from_bytes([1; 16]),
+            count: SyncCount(count),
+            tag: CommitTag::from_bytes([2; 8]),
+        };
+        let page = Page {
+            records: keys.map(|number| record(&format!("record/{number:07}@{count}={count}"))).collect(),
+            position: Some(position),
+            next: None,
+            line: Some(vec![EpochEntry { epoch: position.epoch, start: SyncCount(0), why: EpochReason::Created }]),
+            tags: Vec::new(),
+            floor: SyncCount::ZERO,
+            digest: None,
+            total: records,
+        };
+        let request = db.prepare(&at, &Limits::default(), true).unwrap().request.unwrap();
+        let response = DatasetResponse { page: Some(page), ..DatasetResponse::empty(None, at.dataset.clone()) };
+        let counter = Arc::clone(&taken);
+        let step = move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+            false
+        };
+        taken.store(0, Ordering::Relaxed);
+        db.connection.progress_handler(1, Some(step)).unwrap();
+        let mut random = Seed(4);
+        let mut context = Context { now: Timestamp(77), random: &mut random };
+        db.absorb(&at, &request, Some(response), Timestamp(78), &mut context).unwrap();
+        db.connection.progress_handler(0, None::<fn() -> bool>).unwrap();
+        taken.load(Ordering::Relaxed)
+    };
+    let pages = records / TOGETHER;
+    for page in 0..pages {
+        pull(page + 1, page * TOGETHER..(page + 1) * TOGETHER);
+    }
+    // What is counted is done once before: the first time, statements are prepared.
+    pull(pages + 1, 500..501);
+    pull(pages + 2, 501..502)
+}
+
+#[test]
+fn one_record_takes_as_many_steps_in_a_large_dataset_as_in_a_small_one() {
+    let [small, large] = [1_000, 200_000].map(steps_of_one_record);
+    assert_eq!(small, large);
+    assert!((10..2_000).contains(&small), "{small}");
 }

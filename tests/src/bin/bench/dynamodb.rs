@@ -7,13 +7,15 @@ use std::time::Instant;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{AttributeValue, Put, TransactWriteItem};
-use sync_core::model::{DeviceId, PatchOp, Position};
+use sync_core::model::{DeviceId, Position};
 use sync_core::protocol::SyncResponse;
 use syncline_server::clock::{Draw, SystemRandom};
 use tests::harness::{DynamoDb, Folder, Server, migrate};
 use tokio::runtime::Runtime;
 
-use crate::pushes::{DEVICES_MAX, DURATION, Load, ROUNDS, SHARE, ask, patches, pull, push, pushes, rate};
+use crate::pushes::{
+    DEVICES_MAX, DURATION, Load, RECORDS, ROUNDS, SHARE, ask, patches, pull, push, pushes, rate, rows,
+};
 use crate::report::{Aim, Report, median};
 
 /// Records of a push. A transaction has 100 items at most, some of which are not records.
@@ -101,11 +103,10 @@ fn items(table: &str, round: usize, device: usize, sequence: usize, size: usize)
     let head = head.condition_expression("attribute_not_exists(pk) OR attribute_exists(w)");
     let push = put(format!("{home}|m"), format!("P|{sequence:020}")).item("a", bytes(vec![3; 160]));
     let change = put(format!("{home}|m"), format!("C|{sequence:020}")).item("n", bytes(vec![4; 8]));
-    let records = patches(device, sequence as u64, size).into_iter().map(|patch| {
-        let PatchOp::Replace(value, _) = &patch.op else { unreachable!("patches replace") };
-        put(format!("{home}|r0"), patch.key.as_str().to_owned())
-            .item("ix", text(format!("{sequence:020}|{}", patch.key.as_str())))
-            .item("v", bytes(value.to_bytes()))
+    let records = rows(device, sequence as u64, size).map(|row| {
+        put(format!("{home}|r0"), row.key.clone())
+            .item("ix", text(format!("{sequence:020}|{}", row.key)))
+            .item("v", bytes(row.bytes.clone()))
             .item("m", bytes(vec![5; 34]))
     });
     [head, push, change]
@@ -125,8 +126,8 @@ async fn units(report: &mut Report, name: &str, load: &Load, token: &str, metric
         let answer: SyncResponse = ask(load, token, push(load, id, *cursor, sequence, patches)).await;
         *cursor = answer.datasets[0].push.as_ref().and_then(|push| push.ack).or(*cursor);
     };
-    for device in 0..records.div_ceil(1_000) {
-        push_of(patches(device, 0, records.min(1_000)), &mut cursor).await;
+    for device in 0..records.div_ceil(RECORDS) {
+        push_of(patches(device, 0, records.min(RECORDS)), &mut cursor).await;
     }
     // What the large push before left to do is done by the next one.
     push_of(patches(0, 1, 1), &mut cursor).await;

@@ -5,12 +5,11 @@ use std::time::Instant;
 
 use sqlx::mysql::{MySqlConnection, MySqlPool, MySqlPoolOptions};
 use sqlx::{Executor as _, MySql, QueryBuilder};
-use sync_core::model::PatchOp;
 use syncline_server::store::mysql::MysqlStore;
 use tests::harness::{Folder, MariaDb, Server, migrate};
 use tokio::runtime::Runtime;
 
-use crate::pushes::{DEVICES_MAX, DURATION, LINEAGE, Load, ROUNDS, SHARE, SIZES, patches, pushes};
+use crate::pushes::{DEVICES_MAX, DURATION, LINEAGE, Load, ROUNDS, Row, SHARE, SIZES, pushes, rows};
 use crate::report::{Aim, Report, median};
 
 /// Connections that write at once, as the server has.
@@ -121,19 +120,16 @@ async fn transaction(
     );
     query.build().execute(&mut *connection).await?;
 
-    let records: Vec<_> = devices
-        .iter()
-        .flat_map(|device| patches(*device, sequence as u64, size).into_iter().map(move |patch| (*device, patch)))
-        .collect();
+    let records: Vec<_> =
+        devices.iter().flat_map(|device| rows(*device, sequence as u64, size).map(move |row| (*device, row))).collect();
     for records in records.chunks(256) {
         let mut query = QueryBuilder::<MySql>::new(
             "INSERT INTO syncline_record (dataset, `key`, sync_count, modified_by, modified_at, device_time, bytes, value) ",
         );
-        query.push_values(records, |mut row, (device, patch)| {
-            let PatchOp::Replace(value, _) = &patch.op else { return };
-            row.push_bind(dataset(*device)).push_bind(patch.key.as_str().as_bytes()).push_bind(count(*device));
+        query.push_values(records, |mut row, (device, Row { key, bytes, json, .. })| {
+            row.push_bind(dataset(*device)).push_bind(key.as_bytes()).push_bind(count(*device));
             row.push_bind(vec![1_u8; 16]).push_bind(1_i64 << 40).push_bind(1_i64);
-            row.push_bind(value.to_bytes()).push_bind(value.to_json());
+            row.push_bind(bytes.as_slice()).push_bind(json.as_str());
         });
         query.push(
             " ON DUPLICATE KEY UPDATE sync_count = VALUES(sync_count), removal = NULL, modified_by = VALUES(modified_by),

@@ -1,7 +1,7 @@
 //! Pushes per second, durable, beside batched transactions of rusqlite that write the same rows.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use reqwest::Client;
@@ -151,22 +151,28 @@ fn request(
     push: Option<Push>,
     pull_limit: Option<u32>,
 ) -> Vec<u8> {
+    let dataset = DatasetRequest {
+        owner: None,
+        name: DatasetName::parse(load.dataset.clone()).expect("a name"),
+        cursor,
+        snapshot: false,
+        page: None,
+        push,
+        delete: false,
+        pull_limit,
+    };
+    about(device, dataset)
+}
+
+/// A request about one dataset.
+pub(crate) fn about(device: DeviceId, dataset: DatasetRequest) -> Vec<u8> {
     let request = SyncRequest {
         version: PROTOCOL_VERSION,
         device,
         app: None,
         limits_version: Some(0),
         list: false,
-        datasets: vec![DatasetRequest {
-            owner: None,
-            name: DatasetName::parse(load.dataset.clone()).expect("a name"),
-            cursor,
-            snapshot: false,
-            page: None,
-            push,
-            delete: false,
-            pull_limit,
-        }],
+        datasets: vec![dataset],
     };
     encode(&request, Format::MessagePack)
 }
@@ -198,22 +204,42 @@ async fn nothing(load: Arc<Load>, devices: usize) -> f64 {
     taken
 }
 
-/// Each push writes other records, of 1,000 that the device has.
-pub(crate) fn patches(device: usize, sequence: u64, size: usize) -> Vec<RecordPatch> {
-    let patch = |at: usize| {
-        let number = (sequence as usize * size + at) % 1_000;
-        RecordPatch {
-            key: RecordKey::parse(format!("{device}/{number}")).expect("a key"),
-            op: PatchOp::Replace(value(number), Compare::Nothing),
-            base: SyncCount::ZERO,
-            device_time: Timestamp(1),
-        }
-    };
-    (0..size).map(patch).collect()
+/// A record as it is pushed, and as a row has it.
+pub(crate) struct Row {
+    pub(crate) key: String,
+    pub(crate) value: Value,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) json: String,
 }
 
-fn value(number: usize) -> Value {
-    Value::parse_json(&format!("{{\"title\":\"Record {number}\",\"n\":{number},\"done\":false}}")).expect("a value")
+/// Records of a device.
+pub(crate) const RECORDS: usize = 1_000;
+/// Devices that have records.
+const WRITERS: usize = 100;
+
+/// The records of each device, made before anything is measured.
+static ROWS: LazyLock<Vec<Vec<Row>>> = LazyLock::new(|| {
+    let row = |device: usize, number: usize| {
+        let json = format!("{{\"title\":\"Record {number}\",\"n\":{number},\"done\":false}}");
+        let value = Value::parse_json(&json).expect("a value");
+        Row { key: format!("{device}/{number}"), bytes: value.to_bytes(), json: value.to_json(), value }
+    };
+    (0..WRITERS).map(|device| (0..RECORDS).map(|number| row(device, number)).collect()).collect()
+});
+
+/// Each push writes other records, of those that the device has.
+pub(crate) fn rows(device: usize, sequence: u64, size: usize) -> impl Iterator<Item = &'static Row> {
+    (0..size).map(move |at| &ROWS[device][(sequence as usize * size + at) % RECORDS])
+}
+
+pub(crate) fn patches(device: usize, sequence: u64, size: usize) -> Vec<RecordPatch> {
+    let patch = |row: &Row| RecordPatch {
+        key: RecordKey::parse(row.key.clone()).expect("a key"),
+        op: PatchOp::Replace(row.value.clone(), Compare::Nothing),
+        base: SyncCount::ZERO,
+        device_time: Timestamp(1),
+    };
+    rows(device, sequence, size).map(patch).collect()
 }
 
 /// Records per second of transactions that each hold a savepoint for each device, into the server's own tables.
@@ -230,6 +256,7 @@ fn raw(file: &Path, devices: usize, size: usize, shared: bool) -> f64 {
             next_change, lineage) VALUES (?1, ?2, 'd', 0, 0, 1, 0, 0, x'00', 0, 0, x'00')";
         connection.execute(insert, params![dataset as i64 + 1, format!("local:{dataset}")]).expect("it is inserted");
     }
+    LazyLock::force(&ROWS);
     let begun = Instant::now();
     let (mut records, mut sequence) = (0, 0_i64);
     let answer = [7_u8; 120];
@@ -249,9 +276,8 @@ fn raw(file: &Path, devices: usize, size: usize, shared: bool) -> f64 {
                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (dataset, key) DO UPDATE SET sync_count = ?3, removal = NULL,
                 modified_by = ?4, modified_at = ?5, device_time = ?6, value = ?7";
             let mut upsert = connection.prepare_cached(upsert).expect("it is a statement");
-            for patch in patches(device, sequence as u64, size) {
-                let PatchOp::Replace(value, _) = &patch.op else { continue };
-                let row = params![dataset, patch.key.as_str(), count, [1_u8; 16], 1_i64 << 40, 1, value.to_bytes()];
+            for Row { key, bytes, .. } in rows(device, sequence as u64, size) {
+                let row = params![dataset, key, count, [1_u8; 16], 1_i64 << 40, 1, bytes];
                 upsert.execute(row).expect("it is written");
             }
             drop(upsert);

@@ -70,6 +70,7 @@ impl Report {
                 "value": figure.value,
                 "raw": figure.raw,
                 "ratio": figure.ratio(),
+                "aim": figure.aim(),
                 "met": figure.is_met(),
             })
         };
@@ -80,6 +81,15 @@ impl Report {
 impl Figure {
     fn ratio(&self) -> Option<f64> {
         self.raw.map(|raw| self.value / raw)
+    }
+
+    /// What we want of it, in words.
+    fn aim(&self) -> Option<String> {
+        self.aim.map(|aim| match aim {
+            Aim::TimesAtMost(times) => format!("at most {times} times"),
+            Aim::ShareAtLeast(share) => format!("at least {share}"),
+            Aim::AtMost(most) => format!("at most {} {}", short(most), self.unit),
+        })
     }
 
     fn is_met(&self) -> Option<bool> {
@@ -99,21 +109,20 @@ impl fmt::Display for Report {
             "| figure | ours | limit below | ratio | aim | |\n| --- | ---: | ---: | ---: | --- | --- |"
         )?;
         for figure in &self.figures {
-            let Figure { name, value, unit, raw, aim } = figure;
-            let number = |number: f64| if number < 100.0 { format!("{number:.2}") } else { format!("{number:.0}") };
-            let raw = raw.map(|raw| format!("{} {unit}", number(raw))).unwrap_or_default();
+            let Figure { name, value, unit, raw, aim: _ } = figure;
+            let raw = raw.map(|raw| format!("{} {unit}", short(raw))).unwrap_or_default();
             let ratio = figure.ratio().map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
-            let aim = match aim {
-                Some(Aim::TimesAtMost(times)) => format!("at most {times} times"),
-                Some(Aim::ShareAtLeast(share)) => format!("at least {share}"),
-                Some(Aim::AtMost(most)) => format!("at most {} {unit}", number(*most)),
-                None => String::new(),
-            };
+            let aim = figure.aim().unwrap_or_default();
             let met = figure.is_met().map_or("", |met| if met { "met" } else { "not met" });
-            writeln!(formatter, "| {name} | {} {unit} | {raw} | {ratio} | {aim} | {met} |", number(*value))?;
+            writeln!(formatter, "| {name} | {} {unit} | {raw} | {ratio} | {aim} | {met} |", short(*value))?;
         }
         Ok(())
     }
+}
+
+/// As many digits as say something.
+fn short(number: f64) -> String {
+    if number < 100.0 { format!("{number:.2}") } else { format!("{number:.0}") }
 }
 
 /// The median of some measurements.

@@ -1,10 +1,11 @@
 //! Thousands of records.
 
 use std::collections::BTreeMap;
+use std::{fs, iter};
 
 use serde_json::{Value, json};
 use sync_core::model::Value as RecordValue;
-use tests::harness::{Device, Folder, movies};
+use tests::harness::{Device, Fault, Folder, Proxy, movies};
 
 use crate::{World, assert_same_lines};
 
@@ -66,6 +67,28 @@ fn overlapping_edits_of_two_offline_devices_merge_by_fields_and_lose_nothing() {
     let expected: Vec<String> = (900..1_000).map(|number| json!(edited("phone", number)).to_string()).collect();
     assert_eq!(lost, expected, "what the tablet replaced is in its conflict log");
     assert_eq!(phone.losses("people"), []);
+}
+
+#[test]
+fn a_check_of_datasets_in_sync_takes_one_round_trip_of_few_bytes_and_writes_nothing() {
+    let world = World::start();
+    let proxy = Proxy::start(world.server.url(), |_| Fault::Pass);
+    let phone = world.device("ada", "phone").at(&proxy.url());
+    let names: Vec<_> = (0..100).map(|number| format!("many{number:02}")).collect();
+    names.iter().for_each(|name| drop(phone.ok(&["put", name, "a", "1"])));
+    phone.sync();
+    let server = world.folder.path("data");
+    let files = [phone.file().to_owned(), server.join("syncline.db"), server.join("syncline.db-wal")];
+    let contents = || files.each_ref().map(|file| fs::read(file).unwrap_or_default());
+    for (checked, bytes_max) in [(1, 200), (100, 3_072)] {
+        let (before, sent, answered) = (contents(), proxy.bytes(), proxy.answered());
+        let arguments: Vec<_> = iter::once("sync").chain(names[..checked].iter().map(String::as_str)).collect();
+        phone.ok(&arguments);
+        assert_eq!(proxy.answered() - answered, 1);
+        let bytes = proxy.bytes().requests + proxy.bytes().answers - sent.requests - sent.answers;
+        assert!(bytes <= bytes_max, "{bytes} bytes for {checked}");
+        assert!(contents() == before, "something was written for {checked}");
+    }
 }
 
 #[test]

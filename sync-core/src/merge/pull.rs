@@ -222,10 +222,12 @@ fn settle(
         match state {
             GroupState::Acked(Verdict::Accepted(overwritten)) => {
                 pulled.settled += 1;
+                log_unseen(stack, id, pulled.damaged, context.now)?;
                 dirty.extend(leave(stack, id, &[], overwritten, context.now)?);
             }
             GroupState::Acked(Verdict::Rewritten { keys, overwritten }) => {
                 pulled.settled += 1;
+                log_unseen(stack, id, pulled.damaged, context.now)?;
                 dirty.extend(leave(stack, id, &keys, overwritten, context.now)?);
             }
             GroupState::Acked(Verdict::Conflict) => {
@@ -251,6 +253,22 @@ fn settle(
         }
     }
     Ok(dirty)
+}
+
+/// What a group wrote and damaged pages do not show goes to the log: nobody else may have it.
+fn log_unseen(stack: &mut Stack<'_>, id: GroupId, damaged: bool, now: Timestamp) -> Result<(), ReplicaError> {
+    let mut unseen = Vec::new();
+    for key in stack.keys_of(id)? {
+        let layers = stack.layers(&key)?;
+        let shown = layers.base.as_ref().and_then(Record::value);
+        let Some(patch) = layers.patches.get(&id).filter(|patch| damaged && patch.value.as_ref() != shown) else {
+            continue;
+        };
+        let (under, value) = (patch.under.clone(), patch.value.clone());
+        unseen.push(Loss { key, path: Vec::new(), side: Side::Local, under, value });
+    }
+    stack.log(now, Cause::Digest, unseen);
+    Ok(())
 }
 
 /// A group that was written leaves. What it replaced unseen goes to the log, and so does what a hook wrote otherwise.

@@ -1,6 +1,6 @@
 //! What a pull does to a replica.
 
-use sync_core::conflict::Cause;
+use sync_core::conflict::{Cause, Side};
 use sync_core::merge::replica::Replica as _;
 use sync_core::merge::write::plan_delete;
 use sync_core::model::limits::TAGS_REMEMBERED_MAX;
@@ -9,7 +9,7 @@ use sync_core::policy::Policy;
 use sync_core::protocol::{DatasetRequest, DatasetResponse, Restart};
 
 use crate::device::Device;
-use crate::notation::dataset;
+use crate::notation::{dataset, json};
 use crate::server::TinyServer;
 
 /// A server with four records of another device.
@@ -278,6 +278,28 @@ fn an_acknowledgement_that_is_not_on_the_line_or_not_known_to_be_is_pushed_again
         assert!(device.is_settled());
         assert_eq!(device.visible(), format!("m={commits} n=11"));
     }
+}
+
+#[test]
+fn what_was_pushed_and_a_damaged_server_does_not_show_is_logged() {
+    let (mut server, _) = stocked();
+    let mut device = Device::new(1);
+    device.sync(&mut server);
+    device.write("n=11");
+    device.write("a=9");
+    let request = device.request(false).unwrap();
+    let mut response = server.sync(&request);
+    response.page = None;
+    response.restart = Some(Restart { snapshot: false });
+    device.absorb(&request, response);
+    server.lose("n");
+    device.sync(&mut server);
+    assert!(device.is_settled());
+    assert_eq!(device.visible(), "a=9 b=1 c=1 d=1");
+    let logged = device.replica.log().values().filter(|entry| entry.cause == Cause::Digest);
+    let losses = logged.flat_map(|entry| &entry.losses).filter(|loss| loss.side == Side::Local);
+    let losses: Vec<_> = losses.map(|loss| (loss.key.as_str(), loss.value.clone())).collect();
+    assert_eq!(losses, [("n", Some(json("11")))]);
 }
 
 #[test]

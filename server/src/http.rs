@@ -25,7 +25,9 @@ mod rates;
 mod records;
 mod sync;
 
+use std::num::NonZero;
 use std::sync::Arc;
+use std::thread;
 
 use axum::Router;
 use axum::http::{HeaderName, Method, StatusCode, Uri};
@@ -55,6 +57,8 @@ struct App {
     requests: Arc<Semaphore>,
     /// For bodies that are large.
     memory: Arc<Memory>,
+    /// One permit a large body that is read or written.
+    processors: Arc<Semaphore>,
     /// One permit a stream of events.
     streams: Arc<Semaphore>,
     /// How often each identity may call.
@@ -117,11 +121,12 @@ impl App {
         let requests = Arc::new(Semaphore::new(deps.server.requests_max));
         let largest_body = deps.service.settings().limits.request_bytes_max * 2;
         let memory = Arc::new(Memory::new(deps.server.bodies_bytes_max, largest_body));
+        let processors = Arc::new(Semaphore::new(thread::available_parallelism().map_or(1, NonZero::get)));
         let streams = Arc::new(Semaphore::new(deps.server.streams_max));
         let rates = Arc::new(Rates::new(&deps.rates));
         let crowd = Arc::new(Crowd::new(deps.rates.at_once));
         let listeners = Arc::new(Crowd::new(deps.rates.streams_at_once));
-        Self { deps, requests, memory, streams, rates, crowd, listeners, base: base.into() }
+        Self { deps, requests, memory, processors, streams, rates, crowd, listeners, base: base.into() }
     }
 }
 

@@ -92,16 +92,26 @@ pub(super) async fn parse<T: DeserializeOwned + Send + 'static>(
         let received = if is_gzip { decompress(received, bytes_max)? } else { received };
         decode(&received.bytes, format).map_err(HttpError::InvalidMessage)
     };
-    if is_small {
-        return parse();
-    }
-    tokio::task::spawn_blocking(parse).await.unwrap_or(Err(HttpError::Panicked))
+    if is_small { parse() } else { aside(app, parse).await? }
 }
 
-/// Writes a message.
-pub(super) fn respond<T: Serialize>(message: &T, format: Format) -> Response {
-    let content_type = [(header::CONTENT_TYPE, format.media_type())];
-    (OK, NO_STORE, content_type, encode(message, format)).into_response()
+/// Writes a message about so many bytes of records.
+pub(super) async fn respond<T: Serialize + Send + 'static>(
+    app: &App,
+    message: T,
+    bytes: usize,
+    format: Format,
+) -> Result<Response, HttpError> {
+    let encode = move || encode(&message, format);
+    let body = if bytes <= SMALL_BODY_BYTES { encode() } else { aside(app, encode).await? };
+    Ok((OK, NO_STORE, [(header::CONTENT_TYPE, format.media_type())], body).into_response())
+}
+
+/// Does what takes a processor for milliseconds: not on the threads that serve everybody, and only as much at once as
+/// there are processors.
+async fn aside<T: Send + 'static>(app: &App, work: impl FnOnce() -> T + Send + 'static) -> Result<T, HttpError> {
+    let _processor = app.processors.acquire().await;
+    tokio::task::spawn_blocking(work).await.map_err(|_| HttpError::Panicked)
 }
 
 fn bytes_max(app: &App) -> usize {

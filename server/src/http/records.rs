@@ -198,6 +198,7 @@ async fn list(
     };
     let _turn = app.memory.turn().await;
     let most = PageMax { records: limit, bytes: places.records_bytes_max() };
+    let bytes: usize;
     let body = match since {
         Some(_) if prefix.is_some() || after.is_some() => {
             return Err(HttpError::invalid("`since` goes with neither `prefix` nor `after`"));
@@ -205,6 +206,7 @@ async fn list(
         Some(since) => {
             let place = if since.is_empty() { FeedPlace::default() } else { read_token(&since)? };
             let Feed { records, next, has_more } = app.deps.service.feed(&caller, &dataset, place, most).await?;
+            bytes = records.iter().map(|(record, _)| record.bytes()).sum();
             let records = records.into_iter().map(|(record, version)| RecordBody::new(record, version));
             RecordsBody { records: records.collect(), next: Some(token(&next)), has_more }
         }
@@ -212,11 +214,12 @@ async fn list(
             let after = after.map(|after| read_token(&after)).transpose()?;
             let prefix = prefix.unwrap_or_default();
             let Listed { records, next } = app.deps.service.list(&caller, &dataset, &prefix, after, most).await?;
+            bytes = records.iter().map(|versioned| versioned.record.bytes()).sum();
             let records = records.into_iter().map(|Versioned { record, version }| RecordBody::new(record, version));
             RecordsBody { records: records.collect(), has_more: next.is_some(), next: next.map(|next| token(&next)) }
         }
     };
-    Ok((NO_STORE, Json(body)).into_response())
+    message::respond(&app, body, bytes, Format::Json).await
 }
 
 /// Read a record

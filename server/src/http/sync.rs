@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::post;
+use sync_core::model::Record;
 use sync_core::protocol::SyncRequest;
 
 use crate::auth::rules::SignedIn;
@@ -36,5 +37,7 @@ async fn sync(
         }
     };
     let response = app.deps.service.finish_sync(begun, places.records_bytes_max()).await?;
-    Ok(message::respond(&response, formats.response))
+    let pages = response.datasets.iter().filter_map(|dataset| dataset.page.as_ref());
+    let bytes = pages.flat_map(|page| &page.records).map(Record::bytes).sum();
+    message::respond(&app, response, bytes, formats.response).await
 }

@@ -25,9 +25,7 @@ mod rates;
 mod records;
 mod sync;
 
-use std::num::NonZero;
 use std::sync::Arc;
-use std::thread;
 
 use axum::Router;
 use axum::http::{HeaderName, Method, StatusCode, Uri};
@@ -36,6 +34,7 @@ use axum::response::IntoResponse as _;
 use sync_core::model::Timestamp;
 use time::OffsetDateTime;
 use time::macros::format_description;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
@@ -121,7 +120,9 @@ impl App {
         let requests = Arc::new(Semaphore::new(deps.server.requests_max));
         let largest_body = deps.service.settings().limits.request_bytes_max * 2;
         let memory = Arc::new(Memory::new(deps.server.bodies_bytes_max, largest_body));
-        let processors = Arc::new(Semaphore::new(thread::available_parallelism().map_or(1, NonZero::get)));
+        // There is a worker for each processor.
+        let processors = Handle::try_current().map_or(1, |handle| handle.metrics().num_workers());
+        let processors = Arc::new(Semaphore::new(processors));
         let streams = Arc::new(Semaphore::new(deps.server.streams_max));
         let rates = Arc::new(Rates::new(&deps.rates));
         let crowd = Arc::new(Crowd::new(deps.rates.at_once));

@@ -60,7 +60,11 @@ fn decode<T: DeserializeOwned>(connection: &Connection, select: &str) -> Result<
 }
 
 /// Rows that no transaction leaves behind.
-const DISAGREEMENTS: [(&str, &str); 4] = [
+const DISAGREEMENTS: [(&str, &str); 5] = [
+    (
+        "the one who is signed in is not known",
+        "SELECT 1 FROM device WHERE owner <> guest AND owner NOT IN (SELECT owner FROM login)",
+    ),
     (
         "records are missing, or are too many",
         "SELECT 1 FROM replica WHERE records <> (SELECT count(*) FROM base WHERE replica_id = replica.id)",

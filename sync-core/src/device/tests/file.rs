@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::*;
+use crate::device::Login;
 use crate::device::schema::VERSION;
 use crate::model::Limits;
 use crate::model::limits::REQUEST_BYTES_FIRST;
@@ -122,9 +123,13 @@ fn a_file_whose_tables_do_not_agree_is_refused_when_it_is_opened() {
         ("DELETE FROM replica", "records belong to no dataset"),
         ("DELETE FROM pending_group", "pending changes belong to no group"),
         ("DELETE FROM patch WHERE key = x'63'", "pending changes are missing"),
+        ("DELETE FROM login", "the one who is signed in is not known"),
+        ("UPDATE device SET owner = 'local:eve'", "the one who is signed in is not known"),
     ] {
         let folder = Folder::new();
         let mut db = open(&folder.file()).unwrap();
+        let login = Login { issuer: "https://issuer.example".into(), audience: "app".into(), subject: "anna".into() };
+        db.sign_in(&login).unwrap();
         let at = address(&mut db);
         run(&mut db, &at, &[Write::Stage(records("a@1=1 b@1=2")), Write::MergeStage { snapshot: true }]);
         put(&mut db, &at, "c", "3");

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use crate::conflict::{Cause, Loss, Parked, ParkedPatch, Side};
 use crate::delta;
 use crate::merge::replica::{
-    Changes, GroupHeader, GroupId, GroupState, Plan, Pull, Replica, ReplicaError, ReplicaState, SentPatch, Verdict,
-    Write,
+    Changes, GroupHeader, GroupId, GroupState, PendingPatch, Plan, Pull, Replica, ReplicaError, ReplicaState,
+    SentPatch, Verdict, Write,
 };
 use crate::merge::stack::{Context, Stack};
 use crate::model::{
@@ -222,13 +222,11 @@ fn settle(
         match state {
             GroupState::Acked(Verdict::Accepted(overwritten)) => {
                 pulled.settled += 1;
-                log_unseen(stack, id, pulled.damaged, context.now)?;
-                dirty.extend(leave(stack, id, &[], overwritten, context.now)?);
+                dirty.extend(leave(stack, id, &[], overwritten, pulled.damaged, context.now)?);
             }
             GroupState::Acked(Verdict::Rewritten { keys, overwritten }) => {
                 pulled.settled += 1;
-                log_unseen(stack, id, pulled.damaged, context.now)?;
-                dirty.extend(leave(stack, id, &keys, overwritten, context.now)?);
+                dirty.extend(leave(stack, id, &keys, overwritten, pulled.damaged, context.now)?);
             }
             GroupState::Acked(Verdict::Conflict) => {
                 pulled.conflicts += 1;
@@ -255,38 +253,35 @@ fn settle(
     Ok(dirty)
 }
 
-/// What a group wrote and damaged pages do not show goes to the log: nobody else may have it.
-fn log_unseen(stack: &mut Stack<'_>, id: GroupId, damaged: bool, now: Timestamp) -> Result<(), ReplicaError> {
-    let mut unseen = Vec::new();
-    for key in stack.keys_of(id)? {
-        let layers = stack.layers(&key)?;
-        let shown = layers.base.as_ref().and_then(Record::value);
-        let Some(patch) = layers.patches.get(&id).filter(|patch| damaged && patch.value.as_ref() != shown) else {
-            continue;
-        };
-        let (under, value) = (patch.under.clone(), patch.value.clone());
-        unseen.push(Loss { key, path: Vec::new(), side: Side::Local, under, value });
-    }
-    stack.log(now, Cause::Digest, unseen);
-    Ok(())
-}
-
-/// A group that was written leaves. What it replaced unseen goes to the log, and so does what a hook wrote otherwise.
+/// A group that was written leaves. What it replaced unseen goes to the log, and so does what a hook wrote otherwise, and
+/// what damaged pages do not show: nobody else may have it.
 fn leave(
     stack: &mut Stack<'_>,
     id: GroupId,
     rewritten: &[RecordKey],
     overwritten: Vec<Overwritten>,
+    damaged: bool,
     now: Timestamp,
 ) -> Result<Vec<RecordKey>, ReplicaError> {
     let patches = stack.drop_group(id)?;
-    let own = patches.iter().filter(|(key, _)| rewritten.contains(key)).map(|(key, patch)| Loss {
+    let loss = |(key, patch): &(RecordKey, PendingPatch)| Loss {
         key: key.clone(),
         path: Vec::new(),
         side: Side::Local,
         under: patch.under.clone(),
         value: patch.value.clone(),
-    });
+    };
+    if damaged {
+        let mut unseen = Vec::new();
+        for own in &patches {
+            let shown = stack.layers(&own.0)?.base.as_ref().and_then(Record::value);
+            if own.1.value.as_ref() != shown {
+                unseen.push(loss(own));
+            }
+        }
+        stack.log(now, Cause::Digest, unseen);
+    }
+    let own = patches.iter().filter(|(key, _)| rewritten.contains(key)).map(loss);
     stack.log(now, Cause::Rewritten, own.collect());
     let under = |key: &RecordKey| patches.iter().find(|(it, _)| it == key).and_then(|(_, patch)| patch.under.as_ref());
     let mut losses = Vec::new();

@@ -63,8 +63,7 @@ impl Memory {
 impl Room {
     /// The largest body for which there is room now.
     pub(super) fn left(&self) -> usize {
-        let taken = self.among_all.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        SMALL_BODY_BYTES + taken + self.free.available_permits().min(self.of_identity.left())
+        SMALL_BODY_BYTES + self.taken() + self.free.available_permits().min(self.of_identity.left())
     }
 
     /// Takes up what so many bytes need, no more and no less.
@@ -73,7 +72,7 @@ impl Room {
     /// If there is not so much left, for all or for the identity. Then it is as before.
     pub(super) fn fit(&mut self, bytes: usize) -> Result<(), ServiceError> {
         let wanted = bytes.saturating_sub(SMALL_BODY_BYTES);
-        let taken = self.among_all.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let taken = self.taken();
         if wanted > taken {
             let more = wanted - taken;
             let permits = u32::try_from(more).map_err(|_| all_taken())?;
@@ -88,6 +87,10 @@ impl Room {
             self.of_identity.leave(taken - wanted);
         }
         Ok(())
+    }
+
+    fn taken(&self) -> usize {
+        self.among_all.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
     }
 }
 
@@ -132,7 +135,7 @@ mod tests {
         for (room, left) in [(&mut first, 100), (&mut second, 40), (&mut other, 100), (&mut job, 340)] {
             assert_eq!(room.left(), SMALL_BODY_BYTES + left);
             room.fit(room.left() + 1).unwrap_err();
-            let before = room.among_all.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+            let before = room.taken();
             room.fit(room.left()).unwrap();
             room.fit(SMALL_BODY_BYTES + before).unwrap();
         }

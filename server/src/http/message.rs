@@ -1,6 +1,7 @@
 //! Messages in requests and answers: formats, compression, limits.
 
 use std::io::Read as _;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
@@ -110,7 +111,12 @@ pub(super) async fn respond<T: Serialize + Send + 'static>(
 /// Does what takes a processor for milliseconds: not on the threads that serve everybody, and only as much at once as
 /// there are processors.
 async fn aside<T: Send + 'static>(app: &App, work: impl FnOnce() -> T + Send + 'static) -> Result<T, HttpError> {
-    let _processor = app.processors.acquire().await;
+    let processor = Arc::clone(&app.processors).acquire_owned().await;
+    let work = move || {
+        // Kept to the end of the work, also if the client goes and nobody waits for it any more.
+        let _processor = processor;
+        work()
+    };
     tokio::task::spawn_blocking(work).await.map_err(|_| HttpError::Panicked)
 }
 
@@ -144,8 +150,6 @@ impl Received {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use sync_core::model::Owner;
     use tokio::sync::Semaphore;
 

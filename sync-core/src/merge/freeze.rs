@@ -80,8 +80,15 @@ pub fn freeze(
         return Ok(None);
     }
     state.sequence += 1;
-    state.in_flight =
-        Some(InFlight { device, sequence: state.sequence, answered: false, ack: None, confirmed: false, renew: false });
+    state.in_flight = Some(InFlight {
+        device,
+        sequence: state.sequence,
+        answered: false,
+        ack: None,
+        confirmed: false,
+        renew: false,
+        damaged: false,
+    });
     writes.push(Write::State(Box::new(state.clone())));
     Ok(Some(Frozen { device, sequence: state.sequence, groups, writes }))
 }

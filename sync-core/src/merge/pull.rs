@@ -198,6 +198,7 @@ fn settle(
 ) -> Result<BTreeSet<RecordKey>, ReplicaError> {
     let mut dirty = BTreeSet::new();
     let Some(in_flight) = &mut state.in_flight else { return Ok(dirty) };
+    in_flight.damaged |= pulled.damaged;
     let reached = arrived.position.map_or(SyncCount::ZERO, |position| position.count);
     let groups: Vec<_> = replica.groups()?.into_iter().filter(|group| group.state.is_in_flight()).collect();
     if !in_flight.answered {
@@ -216,17 +217,18 @@ fn settle(
         }
         return Ok(dirty);
     }
+    let damaged = in_flight.damaged;
     state.in_flight = None;
     let mut refused = Vec::new();
     for GroupHeader { id, state, .. } in groups {
         match state {
             GroupState::Acked(Verdict::Accepted(overwritten)) => {
                 pulled.settled += 1;
-                dirty.extend(leave(stack, id, &[], overwritten, pulled.damaged, context.now)?);
+                dirty.extend(leave(stack, id, &[], overwritten, damaged, context.now)?);
             }
             GroupState::Acked(Verdict::Rewritten { keys, overwritten }) => {
                 pulled.settled += 1;
-                dirty.extend(leave(stack, id, &keys, overwritten, pulled.damaged, context.now)?);
+                dirty.extend(leave(stack, id, &keys, overwritten, damaged, context.now)?);
             }
             GroupState::Acked(Verdict::Conflict) => {
                 pulled.conflicts += 1;

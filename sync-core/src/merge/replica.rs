@@ -151,6 +151,9 @@ pub struct InFlight {
     pub confirmed: bool,
     /// The server lost what it was made on: bases are renewed before it is sent again.
     pub renew: bool,
+    /// Since it was sent, pages were taken that do not add up to the server's digest: what it wrote may be missing.
+    #[serde(default)]
+    pub damaged: bool,
 }
 
 /// A pull whose pages are not all there.

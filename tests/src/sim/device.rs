@@ -8,7 +8,7 @@ use sync_core::client::session::{Failure, Input, Output, RequestId, Session, Ses
 use sync_core::conflict::LogEntry;
 use sync_core::merge::replica::{GroupHeader, PendingPatch, Plan, Replica as _};
 use sync_core::merge::stack::Context;
-use sync_core::model::{ChangeId, DatasetName, DeviceId, Limits, RecordKey, Timestamp};
+use sync_core::model::{ChangeId, DatasetName, DeviceId, Limits, Record, RecordKey, Timestamp};
 use sync_core::protocol::{DatasetRequest, DatasetResponse, Format, SyncResponse, encode};
 
 use crate::dice::Dice;
@@ -296,6 +296,24 @@ impl Device {
     /// Whether it pulls all records anew.
     pub(super) fn pulls_all(&self) -> bool {
         self.replica.state().is_ok_and(|state| state.pull.is_some_and(|pull| pull.snapshot))
+    }
+
+    /// Whether it holds a record as it is, and neither changes it nor pulls all of them anew.
+    pub(super) fn holds(&self, record: &Record) -> bool {
+        let here = self.replica.base(&record.key).expect("memory does not fail");
+        !self.pulls_all() && self.patches(&record.key).is_empty() && here.as_ref() == Some(record)
+    }
+
+    /// Whether a record is what it has pushed, and has not seen.
+    pub(super) fn has_just_pushed(&self, record: &Record) -> bool {
+        let patches = self.patches(&record.key);
+        let is_pushed = |patch: &PendingPatch| patch.sent.is_some() && patch.value.as_ref() == record.value();
+        record.modified_by == Some(self.id) && !self.pulls_all() && patches.last().is_some_and(is_pushed)
+    }
+
+    fn patches(&self, key: &RecordKey) -> Vec<PendingPatch> {
+        let patches = self.replica.patches(key).expect("memory does not fail");
+        patches.into_iter().map(|(_, patch)| patch).collect()
     }
 
     /// Whether everything is pushed and pulled.

@@ -228,26 +228,24 @@ impl World {
         self.lost_with_their_day.extend(lost);
     }
 
-    /// The server's disk loses a record that a device holds and does not change, or changes its value. The digest may know
-    /// of a loss, or not.
+    /// The server's disk loses a record that a device holds and does not change, or that it has just pushed; or it changes
+    /// the value. The digest may know of the loss of what devices hold, or not.
     fn lose_from_disk(&mut self) {
         if self.disk_fault.is_some() || self.server.is_busy() || !self.server.can_be_damaged() {
             return;
         }
-        let held = |record: &Record| {
-            self.devices.iter().any(|device| {
-                let state = device.replica.state().expect("memory does not fail");
-                let begins_anew = state.pull.is_some_and(|pull| pull.snapshot);
-                let here = device.replica.base(&record.key).expect("memory does not fail");
-                let untouched = device.replica.patches(&record.key).is_ok_and(|patches| patches.is_empty());
-                !begins_anew && untouched && here.as_ref() == Some(record)
-            })
-        };
+        let held = |record: &Record| self.devices.iter().any(|device| device.holds(record));
+        let pushed = |record: &Record| self.devices.iter().any(|device| device.has_just_pushed(record));
         let records = self.server.store().live_records(&self.server.dataset);
-        let mut plain = records.into_iter().filter(|record| record.key.as_str().starts_with(['l', 'k', 'r', 'a', 'e']));
-        let Some(record) = plain.find(held) else { return };
+        let mut plain = records
+            .into_iter()
+            .filter(|record| record.key.as_str().starts_with(['l', 'k', 'r', 'a', 'e', 's', 'f', 'x']));
+        let Some(record) = plain.find(|record| held(record) || pushed(record)) else { return };
+        // Who has not seen a record cannot know that it is missing if the digest agrees.
+        let faults = if held(&record) { 4 } else { 3 };
+        self.trace.count(if held(&record) { "disk loses what is held" } else { "disk loses what is pushed" });
         self.history.lose(&record.key);
-        self.disk_fault = Some(match self.dice.below(4) {
+        self.disk_fault = Some(match self.dice.below(faults) {
             0..2 => {
                 self.trace.tell("server", format!("has another value of {} on its disk", record.key));
                 self.trace.count("records damaged on disk");

@@ -154,6 +154,9 @@ impl From<DeviceError> for CliError {
                     DeviceError::Full(_) => (FileProblem::Full, "; make room"),
                     DeviceError::Corrupt(_) => (FileProblem::Damaged, BEGIN_ANEW),
                     DeviceError::Foreign => (FileProblem::Foreign, ", or its beginning is damaged"),
+                    DeviceError::ReadOnly(_) => {
+                        (FileProblem::Unwritable, "; see that its folder is there and may be written")
+                    }
                     _ => (FileProblem::Unusable, ""),
                 };
                 Self::File { problem, what: format!("{}{help}", with_causes(&error)) }

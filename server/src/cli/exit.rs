@@ -80,6 +80,8 @@ pub(super) enum FileProblem {
     Damaged,
     /// It is something else's.
     Foreign,
+    /// It may not be written.
+    Unwritable,
     /// It cannot be used now, or by this version.
     Unusable,
 }
@@ -108,6 +110,7 @@ impl CliError {
             Self::UpgradeRequired(_) => "UpgradeRequired",
             Self::File { problem: FileProblem::Full, .. } => "StorageFull",
             Self::File { problem: FileProblem::Damaged, .. } => "FileDamaged",
+            Self::File { problem: FileProblem::Unwritable, .. } => "FileUnwritable",
             Self::File { problem: FileProblem::Unusable, .. } | Self::Failed(_) | Self::OutputClosed => "InternalError",
         }
     }

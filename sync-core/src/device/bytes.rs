@@ -9,34 +9,49 @@ use crate::model::{RecordKey, RemovalReason, Value};
 
 /// Encodes what is kept as one blob: MessagePack with named fields, so that later versions can add some.
 pub(super) fn encode<T: Serialize>(it: &T) -> Vec<u8> {
-    rmp_serde::to_vec_named(it).expect("the core's types have no unencodable parts")
+    seal("", &rmp_serde::to_vec_named(it).expect("the core's types have no unencodable parts"))
 }
 
 /// Decodes such a blob.
 pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ReplicaError> {
-    rmp_serde::from_slice(bytes).map_err(corrupt)
+    rmp_serde::from_slice(unseal("", bytes)?).map_err(corrupt)
 }
 
-/// A record's value as it is kept: its canonical bytes, and behind them a check on key and value. SQLite would not notice
-/// if a disk changed bytes within them.
+/// A record's value as it is kept: its canonical bytes.
 pub(super) fn sealed(key: &RecordKey, value: &Value) -> Vec<u8> {
-    let mut bytes = value.to_bytes();
-    bytes.extend(check(key, &bytes));
-    bytes
+    seal(key.as_str(), &value.to_bytes())
 }
 
-/// Reads such a value. Earlier versions wrote no check; what they wrote is read as it is.
+/// Reads such a value.
 pub(super) fn value(key: &RecordKey, bytes: &[u8]) -> Result<Value, ReplicaError> {
-    let value = match bytes.split_last_chunk::<CHECK_BYTES>() {
-        Some((value, found)) if check(key, value) == *found => value,
-        _ => bytes,
-    };
-    // With a check that is not its own it is no value: there are bytes after it.
-    Value::from_bytes(value).map_err(corrupt)
+    Value::from_bytes(unseal(key.as_str(), bytes)?).map_err(corrupt)
 }
 
-fn check(key: &RecordKey, value: &[u8]) -> [u8; CHECK_BYTES] {
-    let hash = Sha256::new().chain_update(key.as_str()).chain_update([0xff]).chain_update(value).finalize();
+/// Bytes between a mark and a check on them and the name they are kept under. SQLite would not notice if a disk changed
+/// bytes within them.
+fn seal(name: &str, bytes: &[u8]) -> Vec<u8> {
+    [&[SEALED], bytes, &check(name, bytes)].concat()
+}
+
+/// The bytes that were sealed.
+fn unseal<'a>(name: &str, bytes: &'a [u8]) -> Result<&'a [u8], ReplicaError> {
+    let (marked, sealed) = match bytes.split_first() {
+        Some((&SEALED, sealed)) => (true, sealed),
+        _ => (false, bytes),
+    };
+    match sealed.split_last_chunk::<CHECK_BYTES>() {
+        Some((kept, found)) if check(name, kept) == *found => Ok(kept),
+        _ if marked => Err(corrupt("bytes have changed since they were written")),
+        // Of the first versions of the file, which had no mark, and no check on most.
+        _ => Ok(bytes),
+    }
+}
+
+/// Never the first byte of MessagePack, nor of a value.
+const SEALED: u8 = 0xc1;
+
+fn check(name: &str, bytes: &[u8]) -> [u8; CHECK_BYTES] {
+    let hash = Sha256::new().chain_update(name).chain_update([0xff]).chain_update(bytes).finalize();
     hash.first_chunk().copied().expect("a hash is longer")
 }
 

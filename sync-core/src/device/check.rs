@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 
 use crate::conflict::{LogEntry, Parked};
 use crate::device::replica::StoredReplica;
-use crate::device::{DeviceError, bytes, status};
+use crate::device::{DeviceError, bytes, owner, status};
 use crate::merge::replica::Replica as _;
 use crate::model::DatasetName;
 
@@ -35,6 +35,7 @@ pub(super) fn contents(connection: &Connection) -> Result<(), DeviceError> {
             }
         }
     }
+    owner::limits(connection)?;
     let mut replicas = connection.prepare("SELECT id, dataset FROM replica")?;
     let replicas = replicas.query_map([], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))?;
     for replica in replicas {

@@ -13,7 +13,7 @@ pub enum DeviceError {
     /// The disk is full: make room.
     #[error("there is no room left for the device's file; nothing was written")]
     Full(#[source] rusqlite::Error),
-    /// The file, or its folder, may not be written.
+    /// The file, or its folder, may not be written, or the folder is not there.
     #[error("the device's file cannot be written")]
     ReadOnly(#[source] rusqlite::Error),
     /// The file cannot be opened or read at the moment.
@@ -46,7 +46,7 @@ impl From<rusqlite::Error> for DeviceError {
             Some(ErrorCode::DiskFull) => Self::Full(error),
             // A quota, a limit of the process, a file system that became read-only: SQLite does not tell them apart.
             Some(ErrorCode::SystemIoFailure) if takes_nothing(&error) => Self::Full(error),
-            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Self::ReadOnly(error),
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => Self::ReadOnly(error),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch) => {
                 Self::Corrupt(error.to_string())
             }

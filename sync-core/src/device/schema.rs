@@ -76,7 +76,11 @@ fn migrate(connection: &mut Connection, random: &mut dyn Random) -> Result<(), D
 const APPLICATION_ID: i64 = 0x5379_6e63;
 
 /// What each version of the file adds to the one before. What stands here stays as it is: files were made by it.
-const MIGRATIONS: [&str; 2] = [TABLES, "ALTER TABLE pending_group ADD COLUMN steps BLOB"];
+const MIGRATIONS: [&str; 3] = [
+    TABLES,
+    "ALTER TABLE pending_group ADD COLUMN steps BLOB",
+    "-- Blobs are sealed; those of earlier versions are read as they are.",
+];
 
 /// The version that this code writes.
 pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
@@ -98,7 +102,7 @@ const PRAGMAS: &str = "
     PRAGMA journal_size_limit = 16777216;
 ";
 
-/// The first version. Keys are blobs, because they are compared by bytes. Values are canonical bytes; no value is a removal.
+/// The first version. Keys are blobs, because they are compared by bytes. Values are canonical bytes, sealed; no value is a removal.
 const TABLES: &str = "
     CREATE TABLE device (
         id INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),

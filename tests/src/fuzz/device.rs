@@ -128,11 +128,18 @@ fn changed(old: &Cell, input: &mut Input<'_>) -> Cell {
     match (input.below(8), old) {
         (0, _) => Cell::Null,
         (1, Cell::Blob(_)) => Cell::Blob(draw::value(input).to_bytes()),
+        // Earlier versions of the file did not seal it.
+        (2, Cell::Blob(old)) => Cell::Blob(splice(unsealed(old), input)),
         (_, Cell::Blob(old)) => Cell::Blob(splice(old, input)),
         (_, Cell::Text(old)) => Cell::Text(String::from_utf8_lossy(&splice(old.as_bytes(), input)).into_owned()),
         (_, Cell::Integer(old)) if input.flag() => Cell::Integer(old.wrapping_add(input.integer())),
         _ => Cell::Integer(input.integer()),
     }
+}
+
+/// What the core keeps in a blob is between a mark and a check.
+fn unsealed(blob: &[u8]) -> &[u8] {
+    blob.get(1..blob.len().saturating_sub(4)).unwrap_or_default()
 }
 
 const COLUMNS: [(&str, &[&str]); 9] = [

@@ -4,10 +4,13 @@ use std::fs;
 use std::time::Duration;
 
 use super::*;
+use crate::conflict::{Cause, LogEntry, Loss, Parked, ParkedPatch, Side};
 use crate::device::Login;
 use crate::device::schema::VERSION;
-use crate::model::Limits;
+use crate::merge::replica::{ReplicaState, SentPatch};
 use crate::model::limits::REQUEST_BYTES_FIRST;
+use crate::model::{Compare, GroupStep, Limits, PatchOp};
+use crate::policy::{Policies, Policy};
 
 #[test]
 fn a_new_file_gets_ids_that_stay() {
@@ -48,7 +51,15 @@ fn a_file_of_an_older_version_is_brought_up_to_date_with_what_is_in_it() {
     let mut db = open(&folder.file()).unwrap();
     let at = address(&mut db);
     put(&mut db, &at, "a", "1");
-    db.connection.execute_batch("ALTER TABLE pending_group DROP COLUMN steps; PRAGMA user_version = 1").unwrap();
+    // Neither marks nor checks.
+    db.connection
+        .execute_batch(
+            "ALTER TABLE pending_group DROP COLUMN steps; PRAGMA user_version = 1;
+            UPDATE patch SET value = substr(value, 2, length(value) - 5);
+            UPDATE pending_group SET state = substr(state, 2, length(state) - 5);
+            UPDATE replica SET state = substr(state, 2, length(state) - 5)",
+        )
+        .unwrap();
     drop(db);
     let mut again = open(&folder.file()).unwrap();
     put(&mut again, &at, "b", "2");
@@ -93,8 +104,8 @@ fn files_of_something_else_are_refused_and_left_as_they_are() {
         assert!(matches!(error, DeviceError::Foreign | DeviceError::Corrupt(_)), "{}: {error}", content.len());
         assert_eq!(fs::read(&broken).unwrap(), content);
     }
-    assert!(matches!(open(&folder.0).unwrap_err(), DeviceError::Unavailable(_)));
-    assert!(matches!(open(&folder.0.join("missing/device.db")).unwrap_err(), DeviceError::Unavailable(_)));
+    assert!(matches!(open(&folder.0).unwrap_err(), DeviceError::ReadOnly(_)));
+    assert!(matches!(open(&folder.0.join("missing/device.db")).unwrap_err(), DeviceError::ReadOnly(_)));
 }
 
 #[test]
@@ -171,6 +182,66 @@ fn a_check_finds_what_cannot_be_read_beside_values() {
         assert!(db.connection.execute(damage, []).unwrap() > 0);
         assert!(matches!(db.check(), Err(DeviceError::Corrupt(_))), "{damage}");
     }
+}
+
+/// What the core keeps in blobs of its own.
+const BLOBS: [(&str, &str); 8] = [
+    ("device", "limits"),
+    ("replica", "state"),
+    ("replica", "policies"),
+    ("pending_group", "state"),
+    ("pending_group", "steps"),
+    ("patch", "sent"),
+    ("conflict", "entry"),
+    ("parked", "unit"),
+];
+
+#[test]
+fn a_flipped_bit_in_what_is_kept_is_found() {
+    let mut db = memory();
+    let at = address(&mut db);
+    db.set_limits(&Limits::default(), Some(3)).unwrap();
+    db.set_policies(&at, Policies { dataset: Some(Policy::Counter), ..Policies::default() }).unwrap();
+    let step = GroupStep { change_id: ChangeId::from_bytes([7; 16]), added: Vec::new() };
+    let header = GroupHeader::new(GroupId(1), GroupState::Sent, step.change_id);
+    let sent = SentPatch { op: PatchOp::Replace(json("1"), Compare::Nothing), base: SyncCount(3) };
+    let loss = Loss { key: key("a"), path: Vec::new(), side: Side::Local, under: None, value: Some(json("1")) };
+    let unit = ParkedPatch { key: key("a"), under: None, value: Some(json("1")), device_time: Timestamp(1) };
+    run(
+        &mut db,
+        &at,
+        &[
+            Write::Group(GroupHeader { patches: 1, steps: vec![step], ..header }),
+            Write::Patch {
+                group: GroupId(1),
+                key: key("a"),
+                patch: Box::new(PendingPatch { sent: Some(sent), ..pending(Some("1")) }),
+            },
+            Write::Log(LogEntry { at: Timestamp(1), cause: Cause::Digest, losses: vec![loss] }),
+            Write::Park(Parked {
+                at: Timestamp(1),
+                code: "no".into(),
+                message: "no".into(),
+                patches: vec![unit],
+                steps: Vec::new(),
+            }),
+            Write::State(Box::new(ReplicaState { sequence: 3, ..ReplicaState::default() })),
+        ],
+    );
+    db.check().unwrap();
+    for (table, column) in BLOBS {
+        let select = format!("SELECT {column} FROM {table} WHERE {column} IS NOT NULL");
+        let whole: Vec<u8> = db.connection.query_one(&select, [], |row| row.get(0)).unwrap();
+        for bit in 0..8 * whole.len() {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let update = format!("UPDATE {table} SET {column} = ?1 WHERE {column} IS NOT NULL");
+            db.connection.execute(&update, [&flipped]).unwrap();
+            assert!(matches!(db.check(), Err(DeviceError::Corrupt(_))), "bit {bit} of {column} in {table}");
+            db.connection.execute(&update, [&whole]).unwrap();
+        }
+    }
+    db.check().unwrap();
 }
 
 #[test]

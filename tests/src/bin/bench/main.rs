@@ -2,7 +2,7 @@
 //!
 //! Each figure is measured several times, in turn with its limit, and the median of both is told. The machine is
 //! noisy: the ratio is what counts.
-#![expect(clippy::print_stdout, reason = "it is a program for people")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it is a program for people")]
 
 mod data;
 mod device;

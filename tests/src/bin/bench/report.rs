@@ -54,12 +54,18 @@ impl Report {
         raw: f64,
         aim: impl Into<Option<Aim>>,
     ) {
-        self.figures.push(Figure { name: name.into(), value, unit, raw: Some(raw), aim: aim.into() });
+        self.push(Figure { name: name.into(), value, unit, raw: Some(raw), aim: aim.into() });
     }
 
     /// A figure that has a limit of its own.
     pub(crate) fn figure(&mut self, name: impl Into<String>, unit: &'static str, value: f64, aim: Option<Aim>) {
-        self.figures.push(Figure { name: name.into(), value, unit, raw: None, aim });
+        self.push(Figure { name: name.into(), value, unit, raw: None, aim });
+    }
+
+    /// Takes a figure, and says so to who waits for the others.
+    fn push(&mut self, figure: Figure) {
+        eprintln!("{}: {} {}", figure.name, short(figure.value), figure.unit);
+        self.figures.push(figure);
     }
 
     pub(crate) fn to_json(&self) -> Value {

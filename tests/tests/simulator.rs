@@ -38,6 +38,7 @@ const ONCE_FAILED: &[(u64, &str)] = &[
     (80_189_696, "the check: the app brought back what it had written over before it deleted the dataset"),
     (80_194_376, "the check: the same, of a field"),
     (83_079_729, "a push was taken for one that a restored server had, where its tag was forgotten"),
+    (110_004_236, "what was written after a deletion was parked by it, and counted twice when it was retried"),
     (101_000_004, "what was pushed was gone from a damaged server, and settled later without a trace"),
 ];
 

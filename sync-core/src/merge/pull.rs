@@ -391,8 +391,8 @@ fn park_all(replica: &dyn Replica, context: &Context<'_>) -> Result<Vec<Write>, 
                 code: "ResourceNotFound".to_owned(),
                 message: "the dataset was deleted on the server".to_owned(),
                 patches: patches.collect(),
-                // What copies of this file had pushed is deleted, and not to be taken off.
-                steps: Vec::new(),
+                // Sent without a cursor, it may have been written after the deletion all the same.
+                steps: group.steps,
             }));
         }
         writes.push(Write::DropGroup(group.id));

@@ -357,11 +357,12 @@ fn rewrite(group: &Group, patches: &[RecordPatch]) -> Group {
     Group { patches: group.patches.iter().map(other).collect(), ..group.clone() }
 }
 
-/// The group without what copies of its device's file have added already: writes that it has grown by and that are
-/// known to be applied.
+/// The group without what has been added already, by copies of its device's file or before its group was parked: writes
+/// that it has grown by and that are known to be applied, and not deleted since.
 fn without_applied<'a>(view: &View, group: &'a Group) -> Result<Cow<'a, Group>, Refusal> {
     let mut group = Cow::Borrowed(group);
-    let applied = group.earlier.iter().filter(|step| view.changes.contains_key(&step.change_id));
+    let is_there = |count: &SyncCount| !view.head.lineage.has_deleted(*count);
+    let applied = group.earlier.iter().filter(|step| view.changes.get(&step.change_id).is_some_and(is_there));
     let applied: Vec<_> = applied.flat_map(|step| &step.added).cloned().collect();
     for Added { key, path, by } in applied {
         let Some(at) = group.patches.iter().position(|patch| patch.key == key) else { continue };

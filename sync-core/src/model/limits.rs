@@ -49,8 +49,9 @@ pub const PUSHES_REMEMBERED_MAX: usize = 64;
 pub const CHANGES_REMEMBERED_MAX: usize = 16_384;
 /// Commit tags that a dataset's head keeps.
 pub const TAGS_REMEMBERED_MAX: usize = 64;
-/// Entries of an epoch line that a decoder takes: one a day for a hundred years, and resets.
-pub const LINE_ENTRIES_MAX: usize = 40_000;
+/// Epochs of one line that a server opens because a device is ahead of it. A server is not put back without a fence so
+/// often; who makes up cursors could have it open any number.
+pub const EPOCHS_AHEAD_MAX: usize = 16;
 /// How long a tombstone is kept, in milliseconds: 90 days.
 pub const TOMBSTONE_AGE_MS: i64 = 90 * 24 * 60 * 60 * 1000;
 

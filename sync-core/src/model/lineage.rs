@@ -145,6 +145,18 @@ impl Lineage {
         after.iter().rev().find_map(|entry| ended_by(entry.why))
     }
 
+    /// Whether what was written at a count of this line was deleted since.
+    pub fn has_deleted(&self, count: SyncCount) -> bool {
+        self.entries.iter().any(|entry| count <= entry.start && ended_by(entry.why).is_some())
+    }
+
+    /// Whether an epoch is still opened for a device that is ahead. If not, the device's cursor is off the line all the
+    /// same: so far the count has not come.
+    pub fn takes_ahead(&self) -> bool {
+        let ahead = self.entries.iter().filter(|entry| entry.why == EpochReason::Ahead);
+        ahead.count() < limits::EPOCHS_AHEAD_MAX
+    }
+
     /// Whether the position is of the newest epoch and yet ahead of the count, which only a restore explains.
     pub fn is_behind(&self, position: Position) -> bool {
         self.epoch() == Some(position.epoch) && position.count > self.count

@@ -3,9 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use sync_core::merge::stack::Context;
-use sync_core::merge::write::plan_retry;
-use sync_core::model::{Limits, limits};
+use sync_core::model::limits;
 use sync_core::policy::{Policies, Policy};
 
 use crate::device::Device;
@@ -100,10 +98,7 @@ fn a_parked_counter_that_both_copies_retry_counts_once() {
     twin.random.0 |= 1 << 40;
     server.limits.records_max = 10;
     for device in [&mut phone, &mut twin] {
-        let id = *device.replica.parked_units().keys().next().expect("it is parked");
-        let mut context = Context { now: device.now, random: &mut device.random };
-        let plan = plan_retry(&device.replica, device.id, id, &Limits::default(), &mut context).unwrap();
-        device.execute(&plan);
+        device.retry_first();
         device.write("nb=1");
         device.sync(&mut server);
     }
@@ -125,10 +120,34 @@ fn a_unit_that_is_retried_brings_only_what_its_own_groups_added() {
     phone.absorb(&request, response);
     assert_eq!(phone.pending(), "sealed m=1 n=2", "what adds to the counter only stays");
     server.limits.records_max = 10;
-    let id = *phone.replica.parked_units().keys().next().expect("the others are parked");
-    let mut context = Context { now: phone.now, random: &mut phone.random };
-    let plan = plan_retry(&phone.replica, phone.id, id, &Limits::default(), &mut context).unwrap();
-    phone.execute(&plan);
+    phone.retry_first();
     phone.sync(&mut server);
     assert_eq!(phone.visible(), "l=2 m=1 n=7");
+}
+
+#[test]
+fn what_a_deletion_parks_counts_once_though_it_was_written_before_or_after_it() {
+    for comes_after in [true, false] {
+        let (mut server, mut other) = (TinyServer::new(), Device::new(2));
+        other.write("a=1");
+        other.sync(&mut server);
+        let mut phone = Device::with_policies(1, policies());
+        let asked = phone.request(true).expect("it asks in any case");
+        let answer = server.sync(&asked);
+        phone.write("n=5");
+        // Sent without a cursor, so no deletion stands against it. The answer to the request before brings one.
+        let push = phone.request(false).expect("it has something to push");
+        phone.absorb(&asked, answer);
+        if comes_after {
+            server.delete();
+            server.sync(&push);
+        } else {
+            server.sync(&push);
+            server.delete();
+        }
+        phone.sync(&mut server);
+        phone.retry_first();
+        phone.sync(&mut server);
+        assert_eq!(phone.visible(), "n=5", "{comes_after}");
+    }
 }

@@ -4,7 +4,7 @@ use sync_core::client::exchange::{Absorbed, plan_answer, plan_request, plan_resp
 use sync_core::client::memory::MemoryReplica;
 use sync_core::merge::replica::{GroupState, Plan, Replica as _, Verdict, Write};
 use sync_core::merge::stack::Context;
-use sync_core::merge::write::{WriteError, plan_write};
+use sync_core::merge::write::{WriteError, plan_retry, plan_write};
 use sync_core::model::{DeviceId, Limits, RecordKey, Timestamp, Value};
 use sync_core::policy::{Policies, Policy};
 use sync_core::protocol::{DatasetRequest, DatasetResponse};
@@ -53,6 +53,18 @@ impl Device {
         let plan = plan_write(&self.replica, &self.limits, writes, &mut context)?;
         self.execute(&plan);
         Ok(plan)
+    }
+
+    /// Brings a parked unit back.
+    pub(crate) fn retry(&mut self, id: u64) {
+        let mut context = Context { now: self.now, random: &mut self.random };
+        let plan = plan_retry(&self.replica, self.id, id, &Limits::default(), &mut context).unwrap();
+        self.execute(&plan);
+    }
+
+    /// Brings the first parked unit back.
+    pub(crate) fn retry_first(&mut self) {
+        self.retry(*self.replica.parked_units().keys().next().expect("something is parked"));
     }
 
     pub(crate) fn request(&mut self, first: bool) -> Option<DatasetRequest> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sync_core::merge::push::{Head, Outcome, Planned, PushContext, PushPlan, Submission, View, plan_push};
+use sync_core::merge::push::{Head, Outcome, Planned, PushContext, PushPlan, Submission, View, plan_delete, plan_push};
 use sync_core::model::{Limits, NextPage, Record, RecordKey, SyncCount, Timestamp};
 use sync_core::protocol::{DatasetRequest, DatasetResponse, GroupAnswer, GroupStatus, Page, Push, PushAnswer, Reset};
 
@@ -29,6 +29,13 @@ impl TinyServer {
         *self = Self { random, ..backup.clone() };
     }
 
+    /// Somebody deletes the dataset.
+    pub(crate) fn delete(&mut self) {
+        let Self { view, random, limits, now } = self;
+        view.head = plan_delete(&view.head, None, &mut PushContext { now: *now, random, limits }).head;
+        view.records.clear();
+    }
+
     /// Its disk loses a record, and it does not know.
     pub(crate) fn lose(&mut self, name: &str) {
         self.view.records.remove(&key(name)).expect("it has the record");
@@ -46,7 +53,7 @@ impl TinyServer {
         let mut response = DatasetResponse::empty(None, request.name.clone());
         let line = &self.view.head.lineage;
         let at = [request.cursor, request.page.as_ref().map(|page| page.at)];
-        if at.into_iter().flatten().any(|position| !line.contains(position)) {
+        if at.into_iter().flatten().any(|position| !line.contains(position) || line.ended(position).is_some()) {
             response.reset = Some(Reset { lineage: line.clone(), floor: self.view.head.floor });
             return response;
         }

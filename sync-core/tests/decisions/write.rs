@@ -1,7 +1,6 @@
 //! What an app's write does.
 
-use sync_core::merge::stack::Context;
-use sync_core::merge::write::{WriteError, plan_retry};
+use sync_core::merge::write::WriteError;
 use sync_core::model::Limits;
 use sync_core::policy::Policy;
 
@@ -58,9 +57,7 @@ fn of_two_units_that_are_retried_the_later_edit_stays_in_whatever_order() {
     };
     let retry = |device: &mut Device, id: u64| {
         device.now = device.now.plus_ms(10);
-        let mut context = Context { now: device.now, random: &mut device.random };
-        let plan = plan_retry(&device.replica, device.id, id, &Limits::default(), &mut context).unwrap();
-        device.execute(&plan);
+        device.retry(id);
     };
     device.write("a=1");
     let earlier = refused(&mut device, &mut server);

@@ -237,9 +237,7 @@ impl World {
         let held = |record: &Record| self.devices.iter().any(|device| device.holds(record));
         let pushed = |record: &Record| self.devices.iter().any(|device| device.has_just_pushed(record));
         let records = self.server.store().live_records(&self.server.dataset);
-        let mut plain = records
-            .into_iter()
-            .filter(|record| record.key.as_str().starts_with(['l', 'k', 'r', 'a', 'e', 's', 'f', 'x']));
+        let mut plain = records.into_iter().filter(|record| record.key.as_str().starts_with(['l', 'k', 'r', 'a', 'e']));
         let Some(record) = plain.find(|record| held(record) || pushed(record)) else { return };
         // Who has not seen a record cannot know that it is missing if the digest agrees.
         let faults = if held(&record) { 4 } else { 3 };

@@ -101,7 +101,7 @@ impl HttpError {
             }
             Self::TooSlow => (StatusCode::REQUEST_TIMEOUT, invalid("the request came too slowly".to_owned()), None),
             Self::InvalidBody(what) => (StatusCode::BAD_REQUEST, invalid(what.to_owned()), None),
-            Self::InvalidMessage(error @ InvalidMessage::TooManyValues) => {
+            Self::InvalidMessage(error @ (InvalidMessage::TooManyValues | InvalidMessage::TooLarge)) => {
                 (StatusCode::PAYLOAD_TOO_LARGE, body(code::LIMIT_EXCEEDED, error.to_string()), None)
             }
             Self::InvalidMessage(error) => (StatusCode::BAD_REQUEST, invalid(error.to_string()), None),

@@ -41,7 +41,8 @@ impl Standing {
         let line = &head.lineage;
         let page_at = self.page.as_ref().map(|page| page.at);
         let off = |position: Position| !line.contains(position) || line.ended(position).is_some();
-        if [self.cursor, page_at].into_iter().flatten().any(|position| line.is_behind(position)) {
+        let is_behind = [self.cursor, page_at].into_iter().flatten().any(|position| line.is_behind(position));
+        if is_behind && line.takes_ahead() {
             LineVerdict::Ahead
         } else if self.cursor.is_some_and(off) {
             LineVerdict::Reset

@@ -109,12 +109,12 @@ impl Store for SqliteStore {
 
     async fn records_after(&self, dataset: &DatasetAddress, range: &RecordsAfter) -> Result<RecordsRead, StoreError> {
         let (dataset, range) = (dataset.clone(), range.clone());
-        self.readers.read(move |connection| read::records_after(connection, &dataset, &range)).await
+        self.readers.read_many(move |connection| read::records_after(connection, &dataset, &range)).await
     }
 
     async fn records_from(&self, dataset: &DatasetAddress, range: &RecordsFrom) -> Result<RecordsRead, StoreError> {
         let (dataset, range) = (dataset.clone(), range.clone());
-        self.readers.read(move |connection| read::records_from(connection, &dataset, &range)).await
+        self.readers.read_many(move |connection| read::records_from(connection, &dataset, &range)).await
     }
 
     async fn commit(&self, dataset: &DatasetAddress, commit: Commit) -> Result<CommitOutcome, StoreError> {

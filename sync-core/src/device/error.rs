@@ -47,12 +47,16 @@ impl From<rusqlite::Error> for DeviceError {
             // A quota, a limit of the process, a file system that became read-only: SQLite does not tell them apart.
             Some(ErrorCode::SystemIoFailure) if takes_nothing(&error) => Self::Full(error),
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => Self::ReadOnly(error),
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch) => {
-                Self::Corrupt(error.to_string())
-            }
+            // Unknown: a table or a column that every file of this version has is not there.
+            Some(
+                ErrorCode::DatabaseCorrupt
+                | ErrorCode::ConstraintViolation
+                | ErrorCode::TypeMismatch
+                | ErrorCode::Unknown,
+            ) => Self::Corrupt(error.to_string()),
             Some(ErrorCode::NotADatabase) => Self::Foreign,
             Some(_) => Self::Unavailable(Box::new(error)),
-            // A row or a column that every file of this version has is not there, or is of another type.
+            // The same of a row, or it is of another type.
             None => Self::Corrupt(error.to_string()),
         }
     }

@@ -39,15 +39,19 @@ fn use_wal(connection: &mut Connection) -> Result<(), DeviceError> {
 
 /// The version of the file; zero if it is new.
 fn version(connection: &Connection) -> Result<i64, DeviceError> {
-    let (application, version, tables): (i64, i64, i64) = connection.query_one(
+    let (application, version, tables, has_steps): (i64, i64, i64, bool) = connection.query_one(
         "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version),
-            (SELECT count(*) FROM sqlite_schema)",
+            (SELECT count(*) FROM sqlite_schema),
+            EXISTS (SELECT 1 FROM pragma_table_info('pending_group') WHERE name = 'steps')",
         [],
         |row| row.try_into(),
     )?;
     match (application, version, tables) {
         (0, 0, 0) => Ok(0),
-        (APPLICATION_ID, 1..=VERSION, _) => Ok(version),
+        (APPLICATION_ID, 1..=VERSION, _) if has_steps == (version > 1) => Ok(version),
+        (APPLICATION_ID, 1..=VERSION, _) => {
+            Err(DeviceError::Corrupt(format!("it says version {version}, and its tables are of another")))
+        }
         (APPLICATION_ID, found, _) if found > VERSION => Err(DeviceError::Newer { found, known: VERSION }),
         _ => Err(DeviceError::Foreign),
     }

@@ -1,6 +1,6 @@
 //! What stands on the line, and what is said to who does not.
 
-use sync_core::model::{CommitTag, EpochId, EpochReason, Position, SyncCount};
+use sync_core::model::{CommitTag, EpochId, EpochReason, NextPage, Position, RecordKey, SyncCount, limits};
 use sync_core::protocol::{DatasetRequest, Restart};
 
 use super::world::{World, notes, push, show, verdicts};
@@ -58,6 +58,24 @@ async fn a_cursor_ahead_of_the_count_opens_an_epoch_before_it_is_answered() {
     // Once is enough.
     let response = world.ask(DatasetRequest { cursor: lost, ..notes() }).await.unwrap();
     assert_eq!(response.reset.unwrap().lineage.entries.len(), 2);
+}
+
+#[tokio::test]
+async fn cursors_that_are_made_up_open_only_so_many_epochs() {
+    let world = World::new();
+    world.push(1, 1, "a=1").await;
+    for _ in 0..2 * limits::EPOCHS_AHEAD_MAX {
+        let cursor = world.cursor().map(|cursor| Position { count: SyncCount(99), ..cursor });
+        let response = world.ask(DatasetRequest { cursor, ..notes() }).await.unwrap();
+        assert!(response.reset.is_some());
+    }
+    let at = Position { count: SyncCount(99), ..world.cursor().unwrap() };
+    let page =
+        NextPage { since: SyncCount::ZERO, at, after_count: SyncCount(1), after_key: RecordKey::parse("a").unwrap() };
+    let response = world.ask(DatasetRequest { page: Some(page), ..notes() }).await.unwrap();
+    assert_eq!(response.restart, Some(Restart { snapshot: false }));
+    let line = world.store.inner.head(&super::world::address()).lineage;
+    assert_eq!(line.entries.len(), 1 + limits::EPOCHS_AHEAD_MAX);
 }
 
 #[tokio::test]

@@ -16,6 +16,9 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0004_store_state.sql"),
 ];
 
+/// A table that each of them makes.
+const MADE: [&str; 4] = ["dataset", "identity_link", "device", "store_state"];
+
 /// How long a connection waits for another process.
 pub(super) const BUSY_MAX: Duration = Duration::from_secs(5);
 /// Statements that a connection keeps prepared.
@@ -75,7 +78,8 @@ pub(super) fn migrate(file: &Path, connection: &mut Connection) -> Result<(), St
     Ok(())
 }
 
-/// The version of the file, and the newest one. Fails if the file is from a newer version of the program.
+/// The version of the file, and the newest one. Fails if the file is from a newer version of the program, or has other
+/// tables than its version says.
 pub(super) fn version(file: &Path, connection: &Connection) -> Result<(usize, usize), StoreError> {
     let found: Result<i64, _> = connection.query_row("PRAGMA user_version", [], |row| row.get(0));
     // Negative: not one of ours.
@@ -88,6 +92,18 @@ pub(super) fn version(file: &Path, connection: &Connection) -> Result<(usize, us
             file.display()
         );
         return Err(StoreError::Unavailable(text.into()));
+    }
+    let tables = "SELECT name FROM sqlite_schema WHERE type = 'table'";
+    let tables = connection
+        .prepare(tables)
+        .and_then(|mut select| select.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>());
+    let tables = tables.map_err(|error| opening(file, &error))?;
+    let fits = |(at, made): (usize, &&str)| tables.iter().any(|table| table == made) == (at < found);
+    if !MADE.iter().enumerate().all(fits) || (found == 0 && !tables.is_empty()) {
+        let file = file.display();
+        let text =
+            format!("{file} is not a database of Syncline, or it is damaged: it says version {found}; {PUT_BACK}");
+        return Err(StoreError::Corrupt(text));
     }
     Ok((found, known))
 }
@@ -113,7 +129,7 @@ pub(super) fn opening(file: &Path, error: &Error) -> StoreError {
 /// it: a quota, a limit of the process, a file system that became read-only.
 fn is_full(error: &Error) -> bool {
     let extended = error.sqlite_error().map(|error| error.extended_code);
-    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DiskFull | ErrorCode::ReadOnly))
         || extended.is_some_and(|code| WRITE_FAILURES.contains(&code))
 }
 

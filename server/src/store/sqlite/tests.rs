@@ -65,6 +65,26 @@ fn a_file_of_a_newer_version_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_file_whose_version_is_not_that_of_its_tables_is_refused_and_is_no_backup() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("syncline.db");
+    for version in 0..schema::MIGRATIONS.len() {
+        drop(SqliteStore::open(&file).unwrap());
+        Connection::open(&file).unwrap().pragma_update(None, "user_version", version as i64).unwrap();
+        assert!(matches!(SqliteStore::open(&file), Err(StoreError::Corrupt(_))), "{version}");
+        assert!(matches!(SqliteStore::check(&file), Err(StoreError::Corrupt(_))), "{version}");
+        assert!(matches!(SqliteStore::version(&file), Err(StoreError::Corrupt(_))), "{version}");
+        fs::remove_file(&file).unwrap();
+    }
+    let others = ["CREATE TABLE note (text TEXT)", "CREATE TABLE device (id); PRAGMA user_version = 3"];
+    for other in others {
+        Connection::open(&file).unwrap().execute_batch(other).unwrap();
+        assert!(refused(&file).contains("is not a database of Syncline, or it is damaged"), "{other}");
+        fs::remove_file(&file).unwrap();
+    }
+}
+
+#[test]
 fn a_file_that_is_no_database_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("db");

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 
 use rusqlite::Connection;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::store::StoreError;
 use crate::store::sqlite::schema::{Failure, failed};
@@ -54,6 +54,8 @@ impl<T: Send, W: Fn(&Connection) -> Result<T, Failure> + Send> Waiting for Write
 pub(super) struct Readers {
     /// There until the store is dropped.
     reads: Option<mpsc::Sender<Read>>,
+    /// One thread is left to who reads little.
+    long: Semaphore,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -73,7 +75,8 @@ impl Readers {
                 }
             })?);
         }
-        Ok(Self { reads: Some(sender), threads })
+        let long = Semaphore::new(threads.len().saturating_sub(1).max(1));
+        Ok(Self { reads: Some(sender), long, threads })
     }
 
     pub(super) async fn read<T: Send + 'static>(
@@ -87,6 +90,15 @@ impl Readers {
         });
         self.reads.as_ref().ok_or_else(stopped)?.send(read).map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())?
+    }
+
+    /// A read of many records. However many wait for theirs, those who read little do not wait behind them.
+    pub(super) async fn read_many<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let _turn = self.long.acquire().await.map_err(|_| stopped())?;
+        self.read(query).await
     }
 }
 

@@ -106,7 +106,8 @@ const PRAGMAS: &str = "
     PRAGMA journal_size_limit = 16777216;
 ";
 
-/// The first version. Keys are blobs, because they are compared by bytes. Values are canonical bytes, sealed; no value is a removal.
+/// The first version. Keys are blobs, because they are compared by bytes. Values are canonical bytes, sealed; no value is
+/// a removal.
 const TABLES: &str = "
     CREATE TABLE device (
         id INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::conflict::{Cause, Loss, Parked, ParkedPatch, Side};
+use crate::conflict::{Cause, Loss, Parked, Side};
 use crate::delta;
 use crate::merge::replica::{
     Changes, GroupHeader, GroupId, GroupState, PendingPatch, Plan, Pull, Replica, ReplicaError, ReplicaState,
@@ -380,12 +380,7 @@ fn park_all(replica: &dyn Replica, context: &Context<'_>) -> Result<Vec<Write>, 
     let mut writes = Vec::new();
     for group in replica.groups()? {
         if !matches!(group.state, GroupState::Acked(Verdict::Accepted(_) | Verdict::Rewritten { .. })) {
-            let patches = replica.group_patches(group.id)?.into_iter().map(|(key, patch)| ParkedPatch {
-                key,
-                under: patch.under,
-                value: patch.value,
-                device_time: patch.device_time,
-            });
+            let patches = replica.group_patches(group.id)?.into_iter().map(|(key, patch)| patch.parked(key));
             writes.push(Write::Park(Parked {
                 at: context.now,
                 code: "ResourceNotFound".to_owned(),

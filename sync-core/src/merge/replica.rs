@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::conflict::{Cause, LogEntry, Parked};
+use crate::conflict::{Cause, LogEntry, Parked, ParkedPatch};
 use crate::model::value::present;
 use crate::model::{
     ChangeId, DeviceId, Digest, GroupStep, Lineage, NextPage, Overwritten, PatchOp, Position, Record, RecordKey,
@@ -114,6 +114,14 @@ pub struct PendingPatch {
     pub question: Option<OpenQuestion>,
     /// How it was sent, while it is in flight.
     pub sent: Option<SentPatch>,
+}
+
+impl PendingPatch {
+    /// What is left of it when it is set aside.
+    pub(super) fn parked(self, key: RecordKey) -> ParkedPatch {
+        let Self { under, value, device_time, .. } = self;
+        ParkedPatch { key, under, value, device_time }
+    }
 }
 
 /// A question to the app, under the policy `ask`.

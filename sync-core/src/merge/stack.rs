@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use crate::conflict::{Cause, LogEntry, Loss, Parked, ParkedPatch, Side};
+use crate::conflict::{Cause, LogEntry, Loss, Parked, Side};
 use crate::delta;
 use crate::merge::rebase::{Rebased, Surroundings, rebase};
 use crate::merge::replica::{Changes, GroupHeader, GroupId, PendingPatch, Replica, ReplicaError, Write};
@@ -324,11 +324,7 @@ impl<'a> Stack<'a> {
     ) -> Result<Vec<RecordKey>, ReplicaError> {
         let Gone { patches, steps } = self.leave(id)?;
         let keys = patches.iter().map(|(key, _)| key.clone()).collect();
-        let patch = |(key, patch): (RecordKey, PendingPatch)| {
-            let PendingPatch { under, value, device_time, .. } = patch;
-            ParkedPatch { key, under, value, device_time }
-        };
-        let patches = patches.into_iter().map(patch).collect();
+        let patches = patches.into_iter().map(|(key, patch)| patch.parked(key)).collect();
         self.parked.push(Parked { at, code: code.to_owned(), message: message.to_owned(), patches, steps });
         Ok(keys)
     }

@@ -17,7 +17,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
 ];
 
 /// A table that each of them makes.
-const MADE: [&str; 4] = ["dataset", "identity_link", "device", "store_state"];
+const MADE: [&str; MIGRATIONS.len()] = ["dataset", "identity_link", "device", "store_state"];
 
 /// How long a connection waits for another process.
 pub(super) const BUSY_MAX: Duration = Duration::from_secs(5);

@@ -55,7 +55,7 @@ pub(super) struct Readers {
     /// There until the store is dropped.
     reads: Option<mpsc::Sender<Read>>,
     /// One thread is left to who reads little.
-    long: Semaphore,
+    long: Arc<Semaphore>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -75,7 +75,7 @@ impl Readers {
                 }
             })?);
         }
-        let long = Semaphore::new(threads.len().saturating_sub(1).max(1));
+        let long = Arc::new(Semaphore::new(threads.len().saturating_sub(1).max(1)));
         Ok(Self { reads: Some(sender), long, threads })
     }
 
@@ -97,7 +97,12 @@ impl Readers {
         &self,
         query: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let _turn = self.long.acquire().await.map_err(|_| stopped())?;
+        let turn = Arc::clone(&self.long).acquire_owned().await.map_err(|_| stopped())?;
+        let query = move |connection: &Connection| {
+            // Kept to the end of the read, also if nobody waits for it any more.
+            let _turn = turn;
+            query(connection)
+        };
         self.read(query).await
     }
 }

@@ -66,6 +66,7 @@ fn every_mix_reaches_what_it_is_for() {
         (Mix::ServerRestored, "bursts by others"),
         (Mix::Plain, "old messages"),
         (Mix::Plain, "records lost from disk"),
+        (Mix::Plain, "pushed records on a bad disk"),
         (Mix::Plain, "digest mismatches"),
         (Mix::DeviceRestored, "copies noticed"),
         (Mix::Claimed, "claims"),

@@ -104,17 +104,24 @@ fn files_of_something_else_are_refused_and_left_as_they_are() {
         assert!(matches!(error, DeviceError::Foreign | DeviceError::Corrupt(_)), "{}: {error}", content.len());
         assert_eq!(fs::read(&broken).unwrap(), content);
     }
-    fs::write(&broken, &whole).unwrap();
-    let raw = rusqlite::Connection::open(&broken).unwrap();
-    raw.pragma_update(None, "user_version", 1).unwrap();
-    assert!(matches!(open(&broken).unwrap_err(), DeviceError::Corrupt(_)));
-    raw.pragma_update(None, "user_version", VERSION).unwrap();
-    raw.execute_batch("ALTER TABLE patch RENAME COLUMN under TO udner").unwrap();
-    let mut renamed = open(&broken).unwrap();
-    let at = address(&mut renamed);
-    assert!(matches!(renamed.get(&at, &key("a")).unwrap_err(), DeviceError::Corrupt(_)));
     assert!(matches!(open(&folder.0).unwrap_err(), DeviceError::ReadOnly(_)));
     assert!(matches!(open(&folder.0.join("missing/device.db")).unwrap_err(), DeviceError::ReadOnly(_)));
+}
+
+#[test]
+fn a_file_with_tables_of_another_version_or_other_columns_is_damaged() {
+    let folder = Folder::new();
+    let mut db = open(&folder.file()).unwrap();
+    let at = address(&mut db);
+    put(&mut db, &at, "a", "1");
+    drop(db);
+    let raw = rusqlite::Connection::open(folder.file()).unwrap();
+    raw.pragma_update(None, "user_version", 1).unwrap();
+    assert!(matches!(open(&folder.file()).unwrap_err(), DeviceError::Corrupt(_)));
+    raw.pragma_update(None, "user_version", VERSION).unwrap();
+    raw.execute_batch("ALTER TABLE patch RENAME COLUMN under TO udner").unwrap();
+    let mut renamed = open(&folder.file()).unwrap();
+    assert!(matches!(renamed.get(&at, &key("a")).unwrap_err(), DeviceError::Corrupt(_)));
 }
 
 #[test]

@@ -240,8 +240,9 @@ impl World {
         let mut plain = records.into_iter().filter(|record| record.key.as_str().starts_with(['l', 'k', 'r', 'a', 'e']));
         let Some(record) = plain.find(|record| held(record) || pushed(record)) else { return };
         // Who has not seen a record cannot know that it is missing if the digest agrees.
-        let faults = if held(&record) { 4 } else { 3 };
-        self.trace.count(if held(&record) { "disk loses what is held" } else { "disk loses what is pushed" });
+        let (faults, what) =
+            if held(&record) { (4, "held records on a bad disk") } else { (3, "pushed records on a bad disk") };
+        self.trace.count(what);
         self.history.lose(&record.key);
         self.disk_fault = Some(match self.dice.below(faults) {
             0..2 => {

@@ -20,6 +20,7 @@ mod message;
 mod observe;
 mod openapi;
 mod places;
+mod query;
 mod rates;
 #[expect(unused_qualifications, reason = "utoipa writes them")]
 mod records;

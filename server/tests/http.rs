@@ -174,6 +174,7 @@ async fn hostile_bodies_are_errors_of_the_client() {
         ("text/plain", b"{}", "415 InvalidParameter: the body's Content-Type must be "),
         ("", b"{}", "415 InvalidParameter: the body's Content-Type must be "),
         (JSON, &[b' '; 100_001], "413 LimitExceeded: a request has at most 100000 bytes, decompressed"),
+        (JSON, &[b' '; 399_999], "413 LimitExceeded: a request has at most 100000 bytes, decompressed"),
         (JSON, br#"{"version":0,"device":"00000000000000000000000000000000"}"#, "426 UpgradeRequired: "),
         (JSON, br#"{"version":1,"device":"00"}"#, "400 InvalidParameter: the message is not well-formed: "),
         (
@@ -308,6 +309,13 @@ async fn a_body_that_comes_too_slowly_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_announced_to_be_far_too_large_is_not_waited_for() {
+    let server = Server::start().await;
+    let answer = OpenRequest::announce(&server, 99_999_999_999).await.read().await;
+    assert!(answer.starts_with("HTTP/1.1 413 Payload Too Large"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_head_that_comes_too_slowly_is_not_waited_for() {
     let server = Server::start_with(|config| config.head_timeout = "50ms".parse().unwrap()).await;
     let mut stream = TcpStream::connect(server.base.strip_prefix("http://").unwrap()).await.unwrap();
@@ -344,19 +352,24 @@ struct OpenRequest {
 }
 
 impl OpenRequest {
+    /// The server waits for the body.
     async fn start(server: &Server) -> Self {
+        let mut open = Self::announce(server, request().to_string().len()).await;
+        let mut go_on = [0; 25];
+        open.stream.read_exact(&mut go_on).await.unwrap();
+        assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+        open
+    }
+
+    async fn announce(server: &Server, bytes: usize) -> Self {
         let mut stream = TcpStream::connect(server.base.strip_prefix("http://").unwrap()).await.unwrap();
-        let (token, body) = (server.token(60_000), request().to_string());
+        let token = server.token(60_000);
         let head = format!(
             "POST /v1/sync HTTP/1.1\r\nHost: localhost\r\nAuthorization: {token}\r\nContent-Type: {JSON}\r\n\
-             Content-Length: {}\r\nConnection: close\r\nExpect: 100-continue\r\n\r\n",
-            body.len()
+             Content-Length: {bytes}\r\nConnection: close\r\nExpect: 100-continue\r\n\r\n"
         );
         stream.write_all(head.as_bytes()).await.unwrap();
-        let mut go_on = [0; 25];
-        stream.read_exact(&mut go_on).await.unwrap();
-        assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
-        Self { stream, body }
+        Self { stream, body: request().to_string() }
     }
 
     async fn finish(mut self) -> String {
@@ -397,6 +410,18 @@ async fn requests_that_the_document_does_not_allow_are_errors_of_the_client() {
     assert_eq!(error(empty.send().await.unwrap()).await, "400 InvalidParameter: a batch has 1 to 1024 operations");
     let written = server.ada(Method::PUT, "records/milk").body("1").send().await.unwrap();
     assert_eq!(written.status(), 201);
+    let listed = server.ada(Method::GET, "records?since=").send().await.unwrap();
+    let listed: Value = serde_json::from_slice(&listed.bytes().await.unwrap()).unwrap();
+    let next = listed["next"].as_str().unwrap();
+    let [no_utf8, no_place] = ["the query is not UTF-8 in percent encoding", "this is no `next` of an earlier answer"];
+    for (query, wrong) in [
+        ("prefix=%FF".to_owned(), no_utf8),
+        ("after=AAAA".to_owned(), no_place),
+        (format!("since={next}AAAA"), no_place),
+    ] {
+        let found = error(server.ada(Method::GET, &format!("records?{query}")).send().await.unwrap()).await;
+        assert_eq!(found, format!("400 InvalidParameter: {wrong}"), "{query}");
+    }
     for tag in ["", ",", "1-2", "\"1\"2\"", "\""] {
         let read = server.ada(Method::GET, "records/milk").header("If-None-Match", tag);
         let put = server.ada(Method::PUT, "records/milk").body("2").header("If-Match", tag);

@@ -207,9 +207,11 @@ impl Server {
     fn new(server: Option<&str>, token: TokenSource, login: Login, give_up_after: Duration) -> Result<Self, CliError> {
         let server =
             server.ok_or_else(|| CliError::Usage("which server? pass --server URL or set SYNCLINE_SERVER".into()))?;
+        let wrong = |why: &str| CliError::Usage(format!("`{server}` is not the URL of a server: {why}"));
         let of = |path| {
-            Url::parse(&format!("{}{path}", server.trim_end_matches('/')))
-                .map_err(|error| CliError::Usage(format!("`{server}` is not the URL of a server: {error}")))
+            let url = Url::parse(&format!("{}{path}", server.trim_end_matches('/')));
+            let url = url.map_err(|error| wrong(&error.to_string()))?;
+            if ["http", "https"].contains(&url.scheme()) { Ok(url) } else { Err(wrong("it begins with http or https")) }
         };
         let (url, events) = (of("/v1/sync")?, of("/v1/events")?);
         let timeout = give_up_after.clamp(TIMEOUT_SHORTEST, TIMEOUT_LONGEST);

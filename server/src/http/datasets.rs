@@ -1,8 +1,7 @@
 //! Datasets as a whole: listed, described, deleted.
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
@@ -15,6 +14,7 @@ use crate::http::caller::{ForDataset, ForOwner};
 use crate::http::error::HttpError;
 use crate::http::etag::{condition, quoted, read_condition};
 use crate::http::openapi::{DatasetParam, ErrorBody, Failures};
+use crate::http::query::Query;
 use crate::http::{App, NO_STORE, rfc3339};
 use crate::service::datasets::Described;
 
@@ -74,9 +74,8 @@ struct ListQuery {
 async fn list(
     State(app): State<App>,
     ForOwner { caller, owner, .. }: ForOwner,
-    query: Result<Query<ListQuery>, QueryRejection>,
+    Query(ListQuery { after }): Query<ListQuery>,
 ) -> Result<Response, HttpError> {
-    let Query(ListQuery { after }) = query?;
     let after = after.map(DatasetName::parse).transpose()?;
     let datasets = app.deps.service.describe_all(&caller, &owner, after.as_ref(), LIMIT).await?;
     let next = datasets.get(LIMIT - 1).map(|last| last.name.as_str().to_owned());

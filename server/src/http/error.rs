@@ -1,7 +1,6 @@
 //! The one place that turns errors into HTTP.
 
 use axum::Json;
-use axum::extract::rejection::QueryRejection;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use sync_core::model::InvalidName;
@@ -39,12 +38,6 @@ impl From<ServiceError> for HttpError {
 impl From<TokenError> for HttpError {
     fn from(error: TokenError) -> Self {
         Self::Service(error.into())
-    }
-}
-
-impl From<QueryRejection> for HttpError {
-    fn from(error: QueryRejection) -> Self {
-        Self::invalid(error.body_text())
     }
 }
 

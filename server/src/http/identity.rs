@@ -2,8 +2,7 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
@@ -18,6 +17,7 @@ use crate::error::ServiceError;
 use crate::http::error::HttpError;
 use crate::http::openapi::{BodyFailures, ErrorBody, Failures};
 use crate::http::places::Places;
+use crate::http::query::Query;
 use crate::http::{App, NO_STORE, message};
 use crate::store::directory::{Linked, Renamed};
 
@@ -54,9 +54,8 @@ struct LoginQuery {
 async fn identity(
     State(app): State<App>,
     SignedIn { caller, .. }: SignedIn,
-    query: Result<Query<LoginQuery>, QueryRejection>,
+    Query(LoginQuery { issuer, subject }): Query<LoginQuery>,
 ) -> Result<Response, HttpError> {
-    let Query(LoginQuery { issuer, subject }) = query?;
     let identity = match (caller, issuer, subject) {
         (Caller::Identity(identity), None, None) => identity,
         (Caller::Service { .. }, Some(issuer), Some(subject)) => {

@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
 use flate2::read::MultiGzDecoder;
@@ -49,16 +49,30 @@ pub(super) async fn read(app: &App, places: Places, body: Body) -> Result<Receiv
 
 async fn read_into(places: Places, mut body: Body, bytes_max: usize) -> Result<Received, HttpError> {
     let mut bytes = Vec::new();
-    while let Some(frame) = body.frame().await {
+    let mut received = 0_usize;
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    while announced.max(received) <= bytes_max.saturating_mul(TAKEN_UNREAD)
+        && let Some(frame) = body.frame().await
+    {
         let Ok(data) = frame.map_err(|_| HttpError::InvalidBody("the body breaks off"))?.into_data() else { continue };
-        if data.len() > bytes_max - bytes.len() {
-            return Err(HttpError::TooLarge { bytes_max });
+        received = received.saturating_add(data.len());
+        if received > bytes_max {
+            bytes = Vec::new();
+        } else {
+            places.fit_room(received)?;
+            bytes.extend_from_slice(&data);
         }
-        places.fit_room(bytes.len() + data.len())?;
-        bytes.extend_from_slice(&data);
     }
-    Ok(Received { bytes, places })
+    if announced.max(received) > bytes_max {
+        Err(HttpError::TooLarge { bytes_max })
+    } else {
+        Ok(Received { bytes, places })
+    }
 }
+
+/// Clients send all of a body before they look at the answer, and one that cannot does not learn why. So a body that is too
+/// large is taken nevertheless, up to so many times the limit, and thrown away.
+const TAKEN_UNREAD: usize = 4;
 
 /// A whole body, by its `Content-Type`.
 pub(super) async fn read_all<T: DeserializeOwned + Send + 'static>(

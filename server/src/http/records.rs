@@ -2,8 +2,7 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
@@ -11,7 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use sync_core::model::{Delta, Record, RecordKey, Value};
-use sync_core::protocol::Format;
+use sync_core::protocol::{Format, decode};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -21,6 +20,7 @@ use crate::http::error::HttpError;
 use crate::http::etag::{Wanted, condition, parse_condition, quoted, read_condition};
 use crate::http::openapi::{BodyFailures, DatasetParam, ErrorBody, Failures};
 use crate::http::places::Places;
+use crate::http::query::Query;
 use crate::http::{App, NO_STORE, message, rfc3339};
 use crate::service::records::{Change, Feed, FeedPlace, Listed, Once, Operation, PageMax, Version, Versioned, Written};
 
@@ -188,9 +188,8 @@ async fn list(
     State(app): State<App>,
     ForDataset { caller, dataset }: ForDataset,
     places: Places,
-    query: Result<Query<ListQuery>, QueryRejection>,
+    Query(ListQuery { prefix, after, since, limit }): Query<ListQuery>,
 ) -> Result<Response, HttpError> {
-    let Query(ListQuery { prefix, after, since, limit }) = query?;
     let limit = match limit {
         None => LIMIT_DEFAULT,
         Some(limit @ 1..=2_000) => limit as usize,
@@ -458,6 +457,6 @@ fn token<T: Serialize>(place: &T) -> String {
 
 fn read_token<T: serde::de::DeserializeOwned>(token: &str) -> Result<T, HttpError> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok();
-    let place = bytes.and_then(|bytes| rmp_serde::from_slice(&bytes).ok());
+    let place = bytes.and_then(|bytes| decode(&bytes, Format::MessagePack).ok());
     place.ok_or_else(|| HttpError::invalid("this is no `next` of an earlier answer"))
 }

@@ -115,6 +115,7 @@ fn without_a_server_everything_but_sync_works_and_sync_gives_up_in_time() {
     let phone = phone.with_token(&world.server.token("ada"));
     phone.ok(&["claim"]);
     assert_eq!(phone.value("notes", "a"), json!({"text": "milk"}));
+    phone.at("ftp://127.0.0.1").ends(Exit::Usage, &["sync"]);
     let nobody = phone.at("http://127.0.0.1:1");
     let outcome = nobody.ends(Exit::Offline, &["sync", "--give-up-after", "300ms", "--json"]);
     let error: serde_json::Value = serde_json::from_str(&outcome.stderr).unwrap();

@@ -13,7 +13,7 @@ use crate::data::generated;
 use crate::report::{Aim, Report, median};
 
 /// Writes of each kind, in turn.
-const WRITES: usize = 400;
+const WRITES: usize = 2_000;
 
 pub(crate) fn measure(report: &mut Report) {
     let folder = Folder::new();

@@ -117,7 +117,7 @@ impl fmt::Display for Report {
         for figure in &self.figures {
             let Figure { name, value, unit, raw, aim: _ } = figure;
             let raw = raw.map(|raw| format!("{} {unit}", short(raw))).unwrap_or_default();
-            let ratio = figure.ratio().map(|ratio| format!("{ratio:.2}")).unwrap_or_default();
+            let ratio = figure.ratio().map(|ratio| format!("{ratio:.3}")).unwrap_or_default();
             let aim = figure.aim().unwrap_or_default();
             let met = figure.is_met().map_or("", |met| if met { "met" } else { "not met" });
             writeln!(formatter, "| {name} | {} {unit} | {raw} | {ratio} | {aim} | {met} |", short(*value))?;

@@ -16,8 +16,9 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0004_store_state.sql"),
 ];
 
-/// A table that each of them makes.
-const MADE: [&str; MIGRATIONS.len()] = ["dataset", "identity_link", "device", "store_state"];
+/// The tables that each of them makes.
+const MADE: [&[&str]; MIGRATIONS.len()] =
+    [&["dataset", "record", "push", "change"], &["identity_link"], &["device"], &["store_state"]];
 
 /// How long a connection waits for another process.
 pub(super) const BUSY_MAX: Duration = Duration::from_secs(5);
@@ -98,7 +99,8 @@ pub(super) fn version(file: &Path, connection: &Connection) -> Result<(usize, us
         .prepare(tables)
         .and_then(|mut select| select.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>());
     let tables = tables.map_err(|error| opening(file, &error))?;
-    let fits = |(at, made): (usize, &&str)| tables.iter().any(|table| table == made) == (at < found);
+    let is_there = |made: &&str| tables.iter().any(|table| table == made);
+    let fits = |(at, made): (usize, &&[&str])| made.iter().all(|table| is_there(table) == (at < found));
     if !MADE.iter().enumerate().all(fits) || (found == 0 && !tables.is_empty()) {
         let file = file.display();
         let text =

@@ -85,6 +85,26 @@ fn a_file_whose_version_is_not_that_of_its_tables_is_refused_and_is_no_backup() 
 }
 
 #[test]
+fn a_file_that_lacks_a_table_is_refused_whichever_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("db");
+    drop(SqliteStore::open(&file).unwrap());
+    let tables = "SELECT name FROM sqlite_schema WHERE type = 'table'";
+    let tables: Vec<String> = {
+        let connection = Connection::open(&file).unwrap();
+        let mut select = connection.prepare(tables).unwrap();
+        select.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
+    };
+    assert!(tables.len() > 5, "{tables:?}");
+    for table in tables {
+        fs::remove_file(&file).unwrap();
+        drop(SqliteStore::open(&file).unwrap());
+        Connection::open(&file).unwrap().execute_batch(&format!("DROP TABLE {table}")).unwrap();
+        assert!(refused(&file).contains("is not a database of Syncline, or it is damaged"), "{table}");
+    }
+}
+
+#[test]
 fn a_file_that_is_no_database_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("db");

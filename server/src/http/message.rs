@@ -70,8 +70,8 @@ async fn read_into(places: Places, mut body: Body, bytes_max: usize) -> Result<R
     }
 }
 
-/// Clients send all of a body before they look at the answer, and one that cannot does not learn why. So a body that is too
-/// large is taken nevertheless, up to so many times the limit, and thrown away.
+/// Clients send all of a body before they look at the answer, and one that cannot does not learn why. So a body that is
+/// too large is taken nevertheless, up to so many times the limit, and thrown away.
 const TAKEN_UNREAD: usize = 4;
 
 /// A whole body, by its `Content-Type`.

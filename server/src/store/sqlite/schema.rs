@@ -1,5 +1,6 @@
 //! Opening the file and bringing it up to date.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,10 +16,6 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0003_device.sql"),
     include_str!("../../../migrations/sqlite/0004_store_state.sql"),
 ];
-
-/// The tables that each of them makes.
-const MADE: [&[&str]; MIGRATIONS.len()] =
-    [&["dataset", "record", "push", "change"], &["identity_link"], &["device"], &["store_state"]];
 
 /// How long a connection waits for another process.
 pub(super) const BUSY_MAX: Duration = Duration::from_secs(5);
@@ -79,14 +76,13 @@ pub(super) fn migrate(file: &Path, connection: &mut Connection) -> Result<(), St
     Ok(())
 }
 
-/// The version of the file, and the newest one. Fails if the file is from a newer version of the program, or has other
-/// tables than its version says.
+/// The version of the file, and the newest one. Fails if the file is from a newer version of the program, or has not
+/// the tables and indexes that its version says.
 pub(super) fn version(file: &Path, connection: &Connection) -> Result<(usize, usize), StoreError> {
     let found: Result<i64, _> = connection.query_row("PRAGMA user_version", [], |row| row.get(0));
-    // Negative: not one of ours.
-    let found = usize::try_from(found.map_err(|error| opening(file, &error))?).unwrap_or(usize::MAX);
+    let found = found.map_err(|error| opening(file, &error))?;
     let known = MIGRATIONS.len();
-    if found > known {
+    if found > known as i64 {
         let text = format!(
             "{} was written by a newer version of Syncline (its version is {found}, and this one knows up to {known}); \
              start that version, or put back a backup from before",
@@ -94,20 +90,36 @@ pub(super) fn version(file: &Path, connection: &Connection) -> Result<(usize, us
         );
         return Err(StoreError::Unavailable(text.into()));
     }
-    let tables = "SELECT name FROM sqlite_schema WHERE type = 'table'";
-    let tables = connection
-        .prepare(tables)
-        .and_then(|mut select| select.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>());
-    let tables = tables.map_err(|error| opening(file, &error))?;
-    let is_there = |made: &&str| tables.iter().any(|table| table == made);
-    let fits = |(at, made): (usize, &&[&str])| made.iter().all(|table| is_there(table) == (at < found));
-    if !MADE.iter().enumerate().all(fits) || (found == 0 && !tables.is_empty()) {
-        let file = file.display();
-        let text =
-            format!("{file} is not a database of Syncline, or it is damaged: it says version {found}; {PUT_BACK}");
-        return Err(StoreError::Corrupt(text));
+    let there = objects(connection).map_err(|error| opening(file, &error))?;
+    match usize::try_from(found) {
+        Ok(version) if fits(&there, version).map_err(|error| opening(file, &error))? => Ok((version, known)),
+        _ => {
+            let file = file.display();
+            let text =
+                format!("{file} is not a database of Syncline, or it is damaged: it says version {found}; {PUT_BACK}");
+            Err(StoreError::Corrupt(text))
+        }
     }
-    Ok((found, known))
+}
+
+/// Whether a file has all that the migrations up to a version make, and nothing of the later ones. What somebody added
+/// may stay, but a new file is empty.
+fn fits(there: &BTreeSet<String>, version: usize) -> Result<bool, Error> {
+    let made = |migrations: &[&str]| {
+        let connection = Connection::open_in_memory()?;
+        migrations.iter().try_for_each(|migration| connection.execute_batch(migration))?;
+        objects(&connection)
+    };
+    let (ours, all) = (made(&MIGRATIONS[..version])?, made(MIGRATIONS)?);
+    Ok(ours.is_subset(there)
+        && all.difference(&ours).all(|later| !there.contains(later))
+        && (version > 0 || there.is_empty()))
+}
+
+/// Tables, indexes, triggers and views: kind, name, and as what they were made.
+fn objects(connection: &Connection) -> Result<BTreeSet<String>, Error> {
+    let mut select = connection.prepare("SELECT concat_ws(' ', type, name, sql) FROM sqlite_schema")?;
+    select.query_map([], |row| row.get(0))?.collect()
 }
 
 /// An error while a file is opened, in words for whoever starts the server.

@@ -76,7 +76,12 @@ fn a_file_whose_version_is_not_that_of_its_tables_is_refused_and_is_no_backup() 
         assert!(matches!(SqliteStore::version(&file), Err(StoreError::Corrupt(_))), "{version}");
         fs::remove_file(&file).unwrap();
     }
-    let others = ["CREATE TABLE note (text TEXT)", "CREATE TABLE device (id); PRAGMA user_version = 3"];
+    let others = [
+        "CREATE TABLE note (text TEXT)",
+        "CREATE VIEW note AS SELECT 1",
+        "CREATE TABLE device (id); PRAGMA user_version = 3",
+        "PRAGMA user_version = -1",
+    ];
     for other in others {
         Connection::open(&file).unwrap().execute_batch(other).unwrap();
         assert!(refused(&file).contains("is not a database of Syncline, or it is damaged"), "{other}");
@@ -85,23 +90,34 @@ fn a_file_whose_version_is_not_that_of_its_tables_is_refused_and_is_no_backup() 
 }
 
 #[test]
-fn a_file_that_lacks_a_table_is_refused_whichever_it_is() {
+fn a_file_that_lacks_a_table_or_an_index_is_refused_whichever_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("db");
     drop(SqliteStore::open(&file).unwrap());
-    let tables = "SELECT name FROM sqlite_schema WHERE type = 'table'";
-    let tables: Vec<String> = {
+    let made = "SELECT type || ' ' || name FROM sqlite_schema WHERE sql IS NOT NULL";
+    let made: Vec<String> = {
         let connection = Connection::open(&file).unwrap();
-        let mut select = connection.prepare(tables).unwrap();
+        let mut select = connection.prepare(made).unwrap();
         select.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap()
     };
-    assert!(tables.len() > 5, "{tables:?}");
-    for table in tables {
+    assert!(made.len() > 10, "{made:?}");
+    for object in made {
         fs::remove_file(&file).unwrap();
         drop(SqliteStore::open(&file).unwrap());
-        Connection::open(&file).unwrap().execute_batch(&format!("DROP TABLE {table}")).unwrap();
-        assert!(refused(&file).contains("is not a database of Syncline, or it is damaged"), "{table}");
+        Connection::open(&file).unwrap().execute_batch(&format!("DROP {object}")).unwrap();
+        assert!(refused(&file).contains("is not a database of Syncline, or it is damaged"), "{object}");
     }
+}
+
+#[test]
+fn a_file_whose_columns_have_other_names_is_refused_and_is_no_backup() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("db");
+    drop(SqliteStore::open(&file).unwrap());
+    let rename = "ALTER TABLE change RENAME COLUMN sync_count TO rync_count";
+    Connection::open(&file).unwrap().execute_batch(rename).unwrap();
+    assert!(refused(&file).contains("is not a database of Syncline, or it is damaged"));
+    assert!(matches!(SqliteStore::check(&file), Err(StoreError::Corrupt(_))));
 }
 
 #[test]

@@ -40,6 +40,7 @@ const ONCE_FAILED: &[(u64, &str)] = &[
     (83_079_729, "a push was taken for one that a restored server had, where its tag was forgotten"),
     (110_004_236, "what was written after a deletion was parked by it, and counted twice when it was retried"),
     (101_000_004, "what was pushed was gone from a damaged server, and settled later without a trace"),
+    (160_050_610, "the check: what a retry gave up was in the log of a file that was put back"),
 ];
 
 #[test]

@@ -1,5 +1,6 @@
 //! What goes wrong in a run, besides the network: crashes, clocks, restores, copies, deletions, claims.
 
+use sync_core::conflict::Cause;
 use sync_core::merge::claim::plan_claim;
 use sync_core::merge::replica::{Plan, Replica as _, Write};
 use sync_core::merge::stack::Context;
@@ -278,6 +279,9 @@ impl World {
         // What was only in the file that is gone now.
         self.ledger.gone.extend(now.tokens.difference(&then.tokens).cloned());
         self.ledger.increments_gone.extend(now.increments.difference(&then.increments));
+        // A group that was retried there without what had been superseded is known to the server by its steps. The old
+        // one is taken for a copy of it, and what was superseded is in the log of that file alone.
+        self.ledger.gone.extend(superseded_aside(current).tokens);
         let pending = pending_aside(&backup);
         self.ledger.may_return.extend(pending.tokens);
         self.ledger.may_return.extend(parked_aside(&backup).tokens);
@@ -345,6 +349,14 @@ fn parked_aside(device: &Device) -> KeptAside {
 }
 
 /// What is pending, parked or logged on a device.
+/// What a retry set aside, because something was written since.
+fn superseded_aside(device: &Device) -> KeptAside {
+    let mut kept = KeptAside::default();
+    let superseded = device.replica.log().values().filter(|entry| entry.cause == Cause::Superseded);
+    superseded.for_each(|entry| kept.add_log(entry));
+    kept
+}
+
 fn all_aside(device: &Device) -> KeptAside {
     let mut kept = pending_aside(device);
     device.replica.log().values().for_each(|entry| kept.add_log(entry));

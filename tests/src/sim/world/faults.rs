@@ -348,7 +348,6 @@ fn parked_aside(device: &Device) -> KeptAside {
     kept
 }
 
-/// What is pending, parked or logged on a device.
 /// What a retry set aside, because something was written since.
 fn superseded_aside(device: &Device) -> KeptAside {
     let mut kept = KeptAside::default();
@@ -357,6 +356,7 @@ fn superseded_aside(device: &Device) -> KeptAside {
     kept
 }
 
+/// What is pending, parked or logged on a device.
 fn all_aside(device: &Device) -> KeptAside {
     let mut kept = pending_aside(device);
     device.replica.log().values().for_each(|entry| kept.add_log(entry));
